@@ -1,0 +1,1 @@
+"""Multilayer perceptrons whose gradients are derived by hand, trained under Lightning."""

@@ -1,0 +1,35 @@
+"""The linear layer Z = X Wᵀ + b and its backward pass.
+
+Weights are stored ``(H, D)``, one row a unit, which is ``torch.nn.Linear``'s orientation.
+"""
+
+import torch
+from torch import Tensor
+
+
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Z = X Wᵀ + b.
+
+    Args:
+        x: X ``(B, D)``, which the backward pass needs again.
+        weight: W ``(H, D)``.
+        bias: b ``(H,)``, added to every row.
+
+    Returns:
+        Z ``(B, H)``.
+    """
+    return torch.addmm(bias, x, weight.t())
+
+
+def linear_backward(dz: Tensor, x: Tensor, dweight: Tensor, dbias: Tensor) -> None:
+    """dW = dZᵀ X and db = Σ_i dZ_i, written into ``dweight`` ``(H, D)`` and ``dbias`` ``(H,)``.
+
+    The sums run over the B samples. A mean loss has its 1/B in dZ already, so none appears here.
+    """
+    torch.mm(dz.t(), x, out=dweight)
+    torch.sum(dz, 0, out=dbias)
+
+
+def linear_backward_input(dz: Tensor, weight: Tensor) -> Tensor:
+    """dX = dZ W, ``(B, D)``: apart from dW and db, since it costs as much and the first layer seldom needs it."""
+    return dz @ weight

@@ -1,0 +1,41 @@
+"""Update rules, learning-rate schedules and gradient clipping.
+
+The network is one flat tensor, all weights first, then all biases. A rule sees tensors, their ``.grad`` and its own
+state, never the network.
+"""
+
+from collections.abc import Callable
+
+from mlp_lightning.optim.adam import Adam, AdamW
+from mlp_lightning.optim.adam_norm import AdamNorm
+from mlp_lightning.optim.clipping import clip_norm_, clip_value_
+from mlp_lightning.optim.rmsprop import RMSprop
+from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
+from mlp_lightning.optim.sgd import SGD
+from mlp_lightning.optim.update_rule import UpdateRule
+
+OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adam_norm": AdamNorm,
+}
+
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "AdamNorm",
+    "AdamW",
+    "RMSprop",
+    "Schedule",
+    "UpdateRule",
+    "clip_norm_",
+    "clip_value_",
+    "constant",
+    "cosine",
+    "one_cycle",
+    "step_decay",
+    "warmup",
+]

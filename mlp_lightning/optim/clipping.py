@@ -1,0 +1,44 @@
+"""Gradient clipping, in place and without waiting for the device."""
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.optim.ranges import require_positive
+
+# Keeps the quotient finite for a zero gradient; torch.nn.utils.clip_grad_norm_ has the same.
+NORM_EPS = 1e-6
+
+
+def clip_norm_(grad: Tensor, max_norm: float) -> Tensor:
+    """g ← g · min(1, c / (‖g‖₂ + 10⁻⁶)): shortened to length c, its direction kept (Pascanu et al. 2013, Algorithm 1).
+
+    A gradient with an infinite or NaN entry becomes NaN, and the returned norm tells.
+
+    Args:
+        grad: the gradient, of any shape.
+        max_norm: c > 0.
+
+    Returns:
+        ‖g‖₂ before clipping, as a 0-dim tensor on the gradient's device.
+
+    Raises:
+        ValueError: ``max_norm`` outside its range.
+    """
+    require_positive("max_norm", max_norm)
+    norm = torch.linalg.vector_norm(grad)
+    grad.mul_((max_norm / (norm + NORM_EPS)).clamp_(max=1.0))
+    return norm
+
+
+def clip_value_(grad: Tensor, max_value: float) -> None:
+    """g ← min(max(g, −c), c), entry by entry; the direction may change.
+
+    Args:
+        grad: the gradient, of any shape.
+        max_value: c > 0.
+
+    Raises:
+        ValueError: ``max_value`` outside its range.
+    """
+    require_positive("max_value", max_value)
+    grad.clamp_(-max_value, max_value)

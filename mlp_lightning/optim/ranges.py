@@ -1,0 +1,55 @@
+"""Range checks of named options.
+
+Each raises ValueError with the option's name, what is allowed and the value received. A bool is no number, and NaN and
+infinity are in no range.
+"""
+
+import math
+from typing import TypeGuard
+
+
+def require_nonnegative(name: str, value: object) -> None:
+    """Accept a finite number ≥ 0."""
+    _require(name, value, _is_finite(value) and value >= 0, "a finite number >= 0")
+
+
+def require_positive(name: str, value: object) -> None:
+    """Accept a finite number > 0."""
+    _require(name, value, _is_finite(value) and value > 0, "a finite number > 0")
+
+
+def require_at_least_one(name: str, value: object) -> None:
+    """Accept a finite number ≥ 1."""
+    _require(name, value, _is_finite(value) and value >= 1, "a finite number >= 1")
+
+
+def require_decay_rate(name: str, value: object) -> None:
+    """Accept the decay rate of a running average: a number in [0, 1)."""
+    _require(name, value, _is_finite(value) and 0 <= value < 1, "a number in [0, 1)")
+
+
+def require_fraction(name: str, value: object) -> None:
+    """Accept a number in [0, 1]."""
+    _require(name, value, _is_finite(value) and 0 <= value <= 1, "a number in [0, 1]")
+
+
+def require_int(name: str, value: object, low: int) -> None:
+    """Accept an int ≥ ``low``."""
+    _require(
+        name, value, isinstance(value, int) and not isinstance(value, bool) and value >= low, f"an integer >= {low}"
+    )
+
+
+def require_bool(name: str, value: object) -> None:
+    """Accept True or False."""
+    _require(name, value, isinstance(value, bool), "True or False")
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    # A comparison takes integers beyond the largest float, which math.isfinite does not.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def _require(name: str, value: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")

@@ -1,0 +1,91 @@
+"""Stochastic gradient descent with momentum."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
+from mlp_lightning.optim.update_rule import UpdateRule
+
+
+class SGD(UpdateRule):
+    """θ ← θ − η g, or with momentum along a running sum of gradients (Robbins & Monro 1951; Polyak 1964).
+
+    With g the gradient plus λ θ, from the second step on:
+
+        b ← μ b + (1 − τ) g          b = g at the first step, undamped
+        θ ← θ − η b                  heavy ball
+        θ ← θ − η (g + μ b)          Nesterov (Sutskever et al. 2013)
+
+    These are torch's forms: η multiplies the whole buffer, where Polyak and Sutskever et al. put it inside.
+
+    Args:
+        lr: η ≥ 0.
+        momentum: μ in [0, 1).
+        dampening: τ in [0, 1).
+        nesterov: whether to look ahead; needs momentum > 0 and dampening 0.
+        weight_decay: λ ≥ 0, on every entry of the tensor.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    @staticmethod
+    def check(options: Mapping[str, Any]) -> None:
+        """Raise ValueError for an option outside its range."""
+        require_nonnegative("lr", options["lr"])
+        require_decay_rate("momentum", options["momentum"])
+        require_decay_rate("dampening", options["dampening"])
+        require_bool("nesterov", options["nesterov"])
+        require_nonnegative("weight_decay", options["weight_decay"])
+        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+            raise ValueError(
+                f"nesterov needs momentum > 0 and dampening 0, "
+                f"got momentum {options['momentum']} and dampening {options['dampening']}"
+            )
+
+    def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        """One step on one tensor, in place."""
+        lr, momentum, weight_decay = group["lr"], group["momentum"], group["weight_decay"]
+        buffer = self._accumulate(parameter, grad, state, group) if momentum else None
+        if buffer is not None and not group["nesterov"]:
+            parameter.add_(buffer, alpha=-lr)
+            return
+        if weight_decay:
+            parameter.mul_(1 - lr * weight_decay)
+        parameter.add_(grad, alpha=-lr)
+        if buffer is not None:
+            parameter.add_(buffer, alpha=-lr * momentum)
+
+    def _accumulate(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
+        """b after this step's gradient has entered it."""
+        if "momentum_buffer" in state:
+            share = 1 - group["dampening"]
+            buffer: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(grad, alpha=share)
+        else:
+            share = 1.0
+            buffer = state["momentum_buffer"] = grad.clone()
+        # Added term by term, here and in update, g + λ θ needs no memory of its own.
+        if group["weight_decay"]:
+            buffer.add_(parameter, alpha=share * group["weight_decay"])
+        return buffer

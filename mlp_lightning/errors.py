@@ -4,6 +4,6 @@
 class UserError(ValueError):
     """A wrong option, file, shape, label or number.
 
-    The message is one line that names the option or file, the value received and what is allowed; the command line prints
-    it after ``error:`` and exits with status 2.
+    The message is one line that names the option or file, the value received and what is allowed; the command line
+    prints it after ``error:`` and exits with status 2.
     """

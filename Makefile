@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python
+
+help: ## show this help
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: ## install the package with everything that tests and lint need
+	$(PYTHON) -m pip install -e '.[dev]'
+
+test: ## run the tests
+	$(PYTHON) -m pytest
+
+test-all: ## run the tests with the slow ones
+	$(PYTHON) -m pytest -m 'not gpu'
+
+lint: ## check style, format and types
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: ## format the code
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+bench: ## time an epoch of fit against a bare hand loop
+	$(PYTHON) benchmarks/epoch.py
+
+experiments: ## reproduce the notebook's experiments over three seeds (about 25 minutes on two cores)
+	$(PYTHON) benchmarks/experiments.py
+
+.PHONY: help install test test-all lint format bench experiments

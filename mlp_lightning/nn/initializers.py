@@ -64,9 +64,10 @@ def orthogonal(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None
     The QR factor of a Gaussian matrix is uniform once R has a positive diagonal (Mezzadri 2007, eq. 5.12).
     """
     rows, columns = weight.shape
-    gaussian = torch.empty(max(rows, columns), min(rows, columns), dtype=weight.dtype)
+    # In float64, since LAPACK has no QR of half precision.
+    gaussian = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64)
     q, r = torch.linalg.qr(gaussian.normal_(generator=generator))
-    q *= torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)
+    q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
     weight.copy_(q if rows >= columns else q.t())
     bias.zero_()
 

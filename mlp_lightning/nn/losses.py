@@ -28,7 +28,8 @@ class SoftmaxCrossEntropy:
         class_weights: w ``(K,)``, each positive; None for 1.
 
     Raises:
-        ValueError: an argument outside its range, or logits and targets whose shapes do not fit.
+        ValueError: an argument outside its range, logits, targets and class weights whose shapes or types do not fit,
+            or the mean of no samples.
     """
 
     def __init__(
@@ -51,7 +52,11 @@ class SoftmaxCrossEntropy:
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
         """The loss (0-dim), finite for any finite logits, and the cache that ``backward`` takes."""
-        _check_shapes(logits, targets)
+        _check_minibatch(logits, targets, self.reduction)
+        if self.class_weights is not None and self.class_weights.shape != logits.shape[1:]:
+            raise ValueError(
+                f"class_weights must be (K,) = {tuple(logits.shape[1:])}, got {tuple(self.class_weights.shape)}"
+            )
         # log_softmax subtracts the row's maximum before it exponentiates (log-sum-exp), so nothing overflows.
         log_probs = torch.log_softmax(logits, 1)
         losses = -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
@@ -61,9 +66,9 @@ class SoftmaxCrossEntropy:
             weighted = log_probs if self.class_weights is None else log_probs * self._weights(logits)
             losses = losses.mul_(1 - self.label_smoothing).sub_(weighted.mean(1), alpha=self.label_smoothing)
         scale = 1.0 if self.reduction == "sum" else 1.0 / self.normalizer(logits, targets)
-        # Two finite logits may differ by more than the largest number: their loss is then that number, not infinity.
-        largest = torch.finfo(losses.dtype).max / max(1, len(losses))
-        return losses.clamp_(max=largest).sum() * scale, (log_probs, targets, scale)
+        # Two finite logits may differ by more than the largest number: the loss is then that number, not infinity.
+        loss = losses.mul_(scale).sum().clamp_(max=torch.finfo(losses.dtype).max)
+        return loss, (log_probs, targets, scale)
 
     def backward(self, cache: Cache, dloss: float | Tensor = 1.0) -> Tensor:
         """dlogits ``(B, K)``, times the incoming ``dloss``."""
@@ -95,7 +100,7 @@ class MeanSquaredError:
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ValueError: an unknown reduction, or logits and targets whose shapes do not fit.
+        ValueError: an unknown reduction, logits and targets whose shapes or types do not fit, or the mean of no samples.
     """
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -108,7 +113,7 @@ class MeanSquaredError:
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
         """The loss (0-dim) and the cache that ``backward`` takes."""
-        _check_shapes(logits, targets)
+        _check_minibatch(logits, targets, self.reduction)
         index = targets.unsqueeze(1)
         difference = logits.scatter(1, index, -1.0, reduce="add")
         scale = 1.0 if self.reduction == "sum" else 1.0 / self.normalizer(logits, targets)
@@ -129,9 +134,12 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
 
 
-def _check_shapes(logits: Tensor, targets: Tensor) -> None:
-    if logits.ndim != 2 or targets.shape != logits.shape[:1] or targets.dtype != torch.int64:
+def _check_minibatch(logits: Tensor, targets: Tensor, reduction: Reduction) -> None:
+    shapes_fit = logits.ndim == 2 and targets.shape == logits.shape[:1]
+    if not shapes_fit or not logits.is_floating_point() or targets.dtype != torch.int64:
         raise ValueError(
-            f"logits (B, K) and int64 targets (B,) are needed, "
-            f"got {tuple(logits.shape)} and {targets.dtype} {tuple(targets.shape)}"
+            f"floating-point logits (B, K) and int64 targets (B,) are needed, "
+            f"got {logits.dtype} {tuple(logits.shape)} and {targets.dtype} {tuple(targets.shape)}"
         )
+    if reduction == "mean" and not len(targets):
+        raise ValueError("reduction 'mean' needs at least one sample, got none")

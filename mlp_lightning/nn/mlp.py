@@ -95,7 +95,13 @@ class MLP(nn.Module):
             dlogits: dLoss/dlogits ``(B, K)``, from the loss's backward pass.
             cache: what ``forward`` returned for the same minibatch.
             input_gradient: whether to spend the further matrix product that dX costs.
+
+        Raises:
+            ValueError: ``dlogits`` has another shape than the logits.
         """
+        # A product of another shape would resize the views it is written into, over their neighbours in flat_grad.
+        if dlogits.shape != cache[-1][2].shape:
+            raise ValueError(f"dlogits must be {tuple(cache[-1][2].shape)}, got {tuple(dlogits.shape)}")
         f_backward = ACTIVATIONS[self.activation].backward
         layers = self.layers
         dz = dlogits
@@ -171,7 +177,8 @@ class MLP(nn.Module):
             elif value.shape != view.shape:
                 error_msgs.append(f"size mismatch for {key}: {tuple(value.shape)} given, {tuple(view.shape)} needed")
             else:
-                view.copy_(value)
+                # Detached, lest a value that tracks gradients makes the view do so too.
+                view.copy_(value.detach())
         unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in named)
 
     def __getstate__(self) -> dict[str, Any]:

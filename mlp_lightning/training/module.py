@@ -1,0 +1,275 @@
+"""The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
+
+import math
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.errors import UserError
+from mlp_lightning.nn import MLP
+from mlp_lightning.optim.clipping import clip_norm_, clip_value_
+from mlp_lightning.training.curves import Curves
+from mlp_lightning.training.evaluation import Evaluation, accuracy
+from mlp_lightning.training.recipe import (
+    OPTIMIZER_OPTIONS,
+    SCHEDULE_OPTIONS,
+    OptimizerName,
+    ScheduleName,
+    make_loss,
+    make_optimizer,
+    make_schedule,
+)
+from mlp_lightning.training.strategy import sum_over_ranks
+
+ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
+InitName = Literal[
+    "zeros",
+    "glorot_uniform",
+    "glorot_normal",
+    "he_normal",
+    "he_uniform",
+    "he_notebook",
+    "lecun_normal",
+    "orthogonal",
+]
+
+
+class MLPModule(pl.LightningModule):
+    """Model: the network, its loss and how it learns.
+
+    Options of an optimizer or schedule default to null, which stands for that rule's own default; one that the chosen
+    rule does not take is refused.
+
+    Args:
+        hidden: Widths of the hidden layers; input and output follow from the data.
+        activation: Activation of the hidden layers.
+        init: Initialiser of weights and biases.
+        loss: ``cross_entropy`` (softmax included) or ``mse`` (squared error against one-hot targets).
+        reduction: Whether a minibatch's gradient is the ``mean`` or the ``sum`` of its samples' gradients.
+        label_smoothing: Share of each target spread over all classes, in [0, 1); for cross_entropy.
+        class_weights: One positive weight for each class; for cross_entropy.
+        optimizer: Update rule.
+        lr: Learning rate, at least 0; the schedule multiplies it.
+        momentum: For sgd and rmsprop, at least 0.
+        dampening: For sgd.
+        nesterov: For sgd.
+        weight_decay: For all but adam_norm; decoupled in adamw, added to the gradient elsewhere.
+        beta1: For adam, adamw and adam_norm, in [0, 1).
+        beta2: For adam, adamw and adam_norm, in [0, 1).
+        eps: For all but sgd.
+        amsgrad: For adam and adamw.
+        alpha: For rmsprop, in [0, 1).
+        centered: For rmsprop.
+        schedule: How the learning rate changes over the training.
+        warmup_epochs: Epochs of linear rise before the schedule; fractions count.
+        step_epochs: For schedule step: epochs between two drops (default 5).
+        gamma: For schedule step: factor of each drop (default 0.1).
+        final_factor: For schedule cosine: factor at the end (default 0).
+        pct_start: For schedule one_cycle: share of the rise (default 0.3).
+        clip_norm: Largest Euclidean norm of the whole gradient; null for none.
+        clip_value: Largest absolute value of each entry of the gradient; null for none.
+        seed: Seed of the initial weights; the command line sets it to ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        hidden: list[int] = [500, 250, 100],  # noqa: B006 (the command line shows it as the default)
+        activation: ActivationName = "relu",
+        init: InitName = "he_normal",
+        loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        reduction: Literal["mean", "sum"] = "mean",
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+        optimizer: OptimizerName = "adam",
+        lr: float = 0.001,
+        momentum: float | None = None,
+        dampening: float | None = None,
+        nesterov: bool | None = None,
+        weight_decay: float | None = None,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        eps: float | None = None,
+        amsgrad: bool | None = None,
+        alpha: float | None = None,
+        centered: bool | None = None,
+        schedule: ScheduleName = "constant",
+        warmup_epochs: float = 0.0,
+        step_epochs: float | None = None,
+        gamma: float | None = None,
+        final_factor: float | None = None,
+        pct_start: float | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.save_hyperparameters()
+        for width in hidden:
+            if width < 1:
+                raise UserError(f"model.hidden: got {hidden}, every width must be at least 1")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if limit is not None and not (limit > 0 and math.isfinite(limit)):
+                raise UserError(f"model.{name}: got {limit}, must be above zero and finite")
+        self.optimizer_options = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS}
+        self.schedule_options = {name: self.hparams[name] for name in SCHEDULE_OPTIONS}
+        # Wrong settings are found before any data is loaded.
+        make_optimizer(torch.zeros(1), 1, optimizer, lr, self.optimizer_options)
+        make_schedule(schedule, self.schedule_options, warmup_epochs=warmup_epochs, steps_per_epoch=1, total_steps=1e9)
+        # The sum, always: the mean's scale goes in as ``dloss``, since a minibatch may be spread over devices.
+        self.loss = make_loss(loss, "sum", label_smoothing=label_smoothing, class_weights=class_weights)
+        self.curves = Curves()
+        self.results: dict[str, float] = {}
+        self.counts: dict[str, Tensor] = {}
+
+    def configure_model(self) -> None:
+        """Build the network, whose input and output widths follow from the data."""
+        if not hasattr(self, "network"):
+            data = self.trainer.datamodule.data  # type: ignore[attr-defined]
+            self._build((data.n_features, *self.hparams["hidden"], data.n_classes))
+
+    def _build(self, sizes: tuple[int, ...]) -> None:
+        weights = self.hparams["class_weights"]
+        if weights is not None and len(weights) != sizes[-1]:
+            raise UserError(f"model.class_weights: got {len(weights)} weights, must be {sizes[-1]}, one for each class")
+        generator = torch.Generator().manual_seed(self.hparams["seed"])
+        self.network = MLP(sizes, self.hparams["activation"], self.hparams["init"], generator=generator)
+        self.val_sums = Evaluation(sizes[-1])
+        self.test_sums = Evaluation(sizes[-1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The update rule on the one flat parameter."""
+        network = self.network
+        rule, lr = self.hparams["optimizer"], self.hparams["lr"]
+        return make_optimizer(network.flat, network.weight_numel, rule, lr, self.optimizer_options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of inputs ``(B, D)``."""
+        return self.network(x)[0]
+
+    def on_train_start(self) -> None:
+        """Fix the schedule, now that the length of the training is known."""
+        self._schedule = make_schedule(
+            self.hparams["schedule"],
+            self.schedule_options,
+            warmup_epochs=self.hparams["warmup_epochs"],
+            steps_per_epoch=int(self.trainer.num_training_batches),
+            total_steps=self.trainer.estimated_stepping_batches,
+        )
+        # A resumed optimizer brings the checkpoint's settings: those given now count.
+        optimizer = self._optimizer()
+        optimizer.param_groups[0].update(self.configure_optimizers().defaults)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step of gradient descent: forward, loss, backward, clip, update."""
+        network, loss = self.network, self.loss
+        logits, cache = network(batch.x)
+        loss_sum, loss_cache = loss.forward(logits, batch.y)
+        normalizer = loss.normalizer(logits, batch.y)
+        network.backward(loss.backward(loss_cache, self._scale(normalizer)), cache)
+        self._update(sum_over_ranks(network.flat_grad))
+
+        self.curves.add("train/loss", loss_sum, normalizer)
+        if len(batch.val_y):
+            self._validate_within_step(batch)
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict(self._record_means(), prog_bar=True, logger=False)
+
+    def _scale(self, normalizer: float | Tensor) -> float | Tensor:
+        """dloss: 1 for the sum; for the mean 1 over the normalizer of the whole minibatch, which all devices share."""
+        if self.hparams["reduction"] == "sum":
+            return 1.0
+        if self.trainer.world_size > 1:
+            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=self.device))
+        return 1.0 / normalizer
+
+    def _update(self, gradient: Tensor) -> None:
+        if self.hparams["clip_norm"] is not None:
+            clip_norm_(gradient, self.hparams["clip_norm"])
+        if self.hparams["clip_value"] is not None:
+            clip_value_(gradient, self.hparams["clip_value"])
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.param_groups[0]["lr"] = self.hparams["lr"] * self._schedule(self.global_step)
+        # Lightning clears .grad around validation, so it is set before each step.
+        self.network.flat.grad = gradient
+        optimizer.step()
+
+    def _validate_within_step(self, batch: Batch) -> None:
+        """The notebook's validation: after the step, on the rest of the same minibatch."""
+        logits, _ = self.network(batch.val_x)
+        loss_sum, _ = self.loss.forward(logits, batch.val_y)
+        self.curves.add("val/loss", loss_sum, self.loss.normalizer(logits, batch.val_y))
+        self.curves.add("val/accuracy", (logits.argmax(1) == batch.val_y).sum(), len(batch.val_y))
+
+    def _record_means(self) -> dict[str, float]:
+        """Record the means over the steps since the last record, and the learning rate."""
+        means = self.curves.means(sum_over_ranks)
+        self.record({**means, "optim/lr": self._optimizer().param_groups[0]["lr"]})
+        return means
+
+    def record(self, values: dict[str, float]) -> None:
+        """Add scalars at the current step to the curves and to the logger; raises UserError if one is not finite."""
+        self.curves.append(self.global_step, values)
+        if self.logger is not None:
+            self.logger.log_metrics(values, self.global_step)
+
+    def on_train_end(self) -> None:
+        """Record the steps since the last record, so that none is lost."""
+        if self.curves.pending:
+            self._record_means()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation sums."""
+        self._evaluate(self.val_sums, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add a batch to the test sums; returns the logits for whoever draws them."""
+        return self._evaluate(self.test_sums, batch)
+
+    def _evaluate(self, evaluation: Evaluation, batch: Batch) -> Tensor:
+        logits = self(batch.x)
+        loss_sum, _ = self.loss.forward(logits, batch.y)
+        evaluation.update(logits, batch.y, loss_sum, self.loss.normalizer(logits, batch.y))
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        """Loss and accuracy of the whole validation set.
+
+        With ``per_batch`` the curves are those of the steps, as in the notebook: this exact value then only steers
+        checkpoints and early stopping.
+        """
+        in_steps = self.trainer.state.fn == "fit" and self.trainer.datamodule.validation == "per_batch"  # type: ignore[attr-defined]
+        self._finish("val", self.val_sums, record=not in_steps)
+
+    def on_test_epoch_end(self) -> None:
+        """Loss and accuracy of the test set."""
+        self._finish("test", self.test_sums, record=True)
+
+    def _finish(self, name: str, evaluation: Evaluation, *, record: bool) -> None:
+        loss, self.counts[name] = evaluation.finish()
+        values = {f"{name}/loss": loss, f"{name}/accuracy": accuracy(self.counts[name])}
+        self.log_dict(values, prog_bar=name == "val", logger=False)
+        self.results |= values
+        if record:
+            self.record(values)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the weights alone do not say."""
+        checkpoint["sizes"] = list(self.network.sizes)
+        checkpoint["history"] = self.curves.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the history, and build the network where no data has told its sizes."""
+        if not hasattr(self, "network"):
+            self._build(tuple(checkpoint["sizes"]))
+        self.curves.history = checkpoint["history"]
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer

@@ -1,0 +1,126 @@
+"""The callback that draws: digits, confusion matrices, mistakes, first-layer weights and the three curves."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.data.module import DataModule
+from mlp_lightning.figures import (
+    confusion_figure,
+    curves_figure,
+    digits_figure,
+    mistakes_figure,
+    save_png,
+    to_rgb,
+    weights_figure,
+)
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.run_folder import run_folder, tensorboard
+
+CURVES = ["train/loss", "val/loss", "val/accuracy"]
+DIGITS_SHOWN = 20
+MISTAKES_SHOWN = 25
+
+
+class Pictures(pl.Callback):
+    """Draws into TensorBoard, and keeps the last state of each picture as a PNG in the run's folder."""
+
+    def __init__(self) -> None:
+        self._mistakes: list[tuple[Tensor, ...]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the first training images with their labels; lay out the chart of the notebook's three curves."""
+        writer = tensorboard(trainer)
+        if writer is None:
+            return
+        writer.add_custom_scalars_multilinechart(CURVES, category="training", title="loss and accuracy")
+        data = _datamodule(trainer).data
+        images = data.train_x[:DIGITS_SHOWN].view(-1, *data.image_shape)
+        labels = data.train_y[:DIGITS_SHOWN]
+        title = f"The first {len(labels)} training images"
+        self._show(trainer, "digits", digits_figure(images, labels, data.class_names, title), png=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the confusion matrix of the validation set and, while training, the first layer's weights."""
+        if trainer.sanity_checking or tensorboard(trainer) is None:
+            return
+        png = trainer.state.fn != "fit"
+        self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=png)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the curves, the last validation confusion matrix and the first layer's weights."""
+        if tensorboard(trainer) is None:
+            return
+        assert isinstance(pl_module, MLPModule)
+        history = {name: series for name, series in pl_module.curves.history.items() if name in CURVES}
+        self._show(trainer, "curves", curves_figure(history, f"Training, {trainer.current_epoch} epochs"), png=True)
+        if "val" in pl_module.counts:
+            self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=True, event=False)
+        self._show(trainer, "weights", self._weights(trainer, pl_module), png=True)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the mistakes of an earlier test."""
+        self._mistakes = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the mistakes of a batch."""
+        confidences, predictions = torch.softmax(outputs, 1).max(1)
+        wrong = (predictions != batch.y).nonzero().squeeze(1)
+        found = (batch.x, batch.y, predictions, confidences)
+        self._mistakes.append(tuple(tensor.index_select(0, wrong).cpu() for tensor in found))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the confusion matrix of the test set and the mistakes made with most confidence."""
+        if tensorboard(trainer) is None:
+            return
+        self._show(trainer, "confusion/test", self._confusion(trainer, pl_module, "test"), png=True)
+        data = _datamodule(trainer).data
+        x, targets, predictions, confidences = (torch.cat(parts) for parts in zip(*self._mistakes, strict=True))
+        worst = confidences.argsort(descending=True)[:MISTAKES_SHOWN]
+        title = f"Most confidently wrong of {len(x)} mistakes in {len(data.test_y)} test images"
+        figure = mistakes_figure(
+            x[worst].view(-1, *data.image_shape),
+            targets[worst],
+            predictions[worst],
+            confidences[worst],
+            data.class_names,
+            title,
+        )
+        self._show(trainer, "mistakes", figure, png=True)
+
+    def _confusion(self, trainer: pl.Trainer, module: pl.LightningModule, part: str) -> Figure:
+        assert isinstance(module, MLPModule)
+        name = {"val": "Validation", "test": "Test"}[part]
+        return confusion_figure(module.counts[part], _datamodule(trainer).data.class_names, name)
+
+    def _weights(self, trainer: pl.Trainer, module: pl.LightningModule) -> Figure:
+        assert isinstance(module, MLPModule)
+        weight = module.network.layers[0].weight.float().cpu()
+        return weights_figure(weight, _datamodule(trainer).data.image_shape, "First-layer weights")
+
+    def _show(self, trainer: pl.Trainer, tag: str, figure: Figure, *, png: bool, event: bool = True) -> None:
+        writer, folder = tensorboard(trainer), run_folder(trainer)
+        assert writer is not None
+        assert folder is not None
+        if event:
+            writer.add_image(tag, to_rgb(figure), trainer.global_step, dataformats="HWC")
+        if png:
+            save_png(figure, folder / f"{tag.replace('/', '_')}.png")
+
+
+def _datamodule(trainer: pl.Trainer) -> DataModule:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(datamodule, DataModule)
+    return datamodule

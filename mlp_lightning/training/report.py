@@ -1,0 +1,115 @@
+"""The callback that tells: the network before training, one table and ``metrics.json`` after it."""
+
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+import lightning
+import lightning.pytorch as pl
+import torch
+
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.training.evaluation import class_accuracy
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.run_folder import run_folder, tensorboard_logger, write_json
+from mlp_lightning.training.tables import network_table, results_table
+
+VERSIONS = {
+    "mlp_lightning": version("mlp-lightning"),
+    "python": platform.python_version(),
+    "torch": torch.__version__,
+    "lightning": lightning.__version__,
+}
+
+
+class Report(pl.Callback):
+    """Times the training, writes ``metrics.json`` and prints the table.
+
+    ``seconds`` is the wall time of the whole fit; ``train_seconds`` leaves validation and its pictures out, and
+    ``images_per_second`` is the number of training images seen by the steps over ``train_seconds``.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, Any] = {}
+        self._images = 0
+        self._paused = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the network, which Lightning's summary cannot see in one flat tensor."""
+        assert isinstance(pl_module, MLPModule)
+        if trainer.is_global_zero:
+            print(network_table(pl_module.network, pl_module.hparams["activation"]))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._images, self._paused = 0, 0.0
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Count the images of all devices."""
+        self._images += batch.size
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._pause = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the clock go on."""
+        self._paused += time.perf_counter() - self._pause
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock for good."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        seconds = time.perf_counter() - self._start
+        train_seconds = seconds - self._paused
+        self.metrics |= {
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "seconds": round(seconds, 3),
+            "train_seconds": round(train_seconds, 3),
+            "images_per_second": round(self._images / train_seconds, 1),
+        }
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what is known before the test, which may be turned off or interrupted."""
+        self._write(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write again, with the figures of the test set."""
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, MLPModule)
+        class_names = trainer.datamodule.data.class_names  # type: ignore[attr-defined]
+        self.metrics |= module.results
+        if "train/loss" in module.curves.history:
+            self.metrics["train/loss"] = module.curves.history["train/loss"][1][-1]
+        for part, counts in module.counts.items():
+            self.metrics[f"{part}/class_accuracy"] = dict(zip(class_names, class_accuracy(counts), strict=True))
+        self.metrics |= {"seed": module.hparams["seed"], "device": _device_name(module.device), "versions": VERSIONS}
+        folder = run_folder(trainer)
+        if folder is not None:
+            write_json(folder / "metrics.json", self.metrics)
+
+    def finish(self, trainer: pl.Trainer, module: MLPModule) -> None:
+        """Print the table of results and log the hyperparameters with them, once all of them are there."""
+        if not trainer.is_global_zero:
+            return
+        print(results_table(self.metrics))
+        logger = tensorboard_logger(trainer)
+        if logger is None:
+            return
+        options = {**module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        plain = {name: v if isinstance(v, bool | int | float) else str(v) for name, v in options.items()}
+        results = {f"result/{name}": value for name, value in module.results.items()}
+        logger.log_hyperparams(plain, results, step=trainer.global_step)
+        logger.finalize("success")
+        print(f"\nlogs: {run_folder(trainer)}")
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,0 +1,43 @@
+"""Data parallel training of gradients that are derived by hand: broadcast once, then one all-reduce a step."""
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
+from torch import Tensor
+
+from mlp_lightning.errors import UserError
+
+START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+
+
+class FlatDDPStrategy(DDPStrategy):
+    """Lightning's DDP without torch's wrapper, whose hooks wait for an autograd that never runs here.
+
+    The processes start from rank 0's weights, and the module itself sums its one flat gradient over them.
+    """
+
+    def configure_ddp(self) -> None:
+        """Give every process the weights of rank 0."""
+        assert self.model is not None
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def register_strategies() -> None:
+    """Put the strategy in the place of Lightning's, so that ``--trainer.devices 2`` finds it."""
+    for name, start_method in START_METHODS.items():
+        StrategyRegistry.register(name, FlatDDPStrategy, override=True, start_method=start_method)
+
+
+def check_strategy(trainer: pl.Trainer) -> None:
+    """Refuse strategies whose processes would not share gradients; raises UserError."""
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | FlatDDPStrategy):
+        name = type(trainer.strategy).__name__
+        raise UserError(f"trainer.strategy: got {name}, must be auto or one of {', '.join(START_METHODS)}")
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place; a single process has it already."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor

@@ -38,7 +38,7 @@ class DataModule(pl.LightningDataModule):
         root: str | None = None,
         batch_size: int = 64,
         validation: Literal["holdout", "per_batch"] = "holdout",
-        validation_size: int | float | None = None,
+        validation_size: int | float = 5000,
         shuffle: bool = True,
         seed: int = 0,
     ) -> None:
@@ -50,16 +50,13 @@ class DataModule(pl.LightningDataModule):
                 "data.shuffle: got true, must be false with data.validation per_batch, "
                 "whose validation samples would train in later epochs"
             )
-        if validation == "per_batch" and validation_size is not None:
-            raise UserError(
-                f"data.validation_size: got {validation_size}, but data.validation per_batch always takes 30 %"
-            )
         self.save_hyperparameters()
         self.dataset = dataset
         self.root = root
         self.batch_size = batch_size
         self.validation = validation
-        self.validation_size = 5000 if validation_size is None else validation_size
+        # The command line reads 5000 as 5000.0: from 1 on a whole number is a count.
+        self.validation_size = int(validation_size) if validation_size % 1 == 0 else validation_size
         self.shuffle = shuffle
         self.seed = seed
         self._data: Dataset | None = None
@@ -87,10 +84,9 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Minibatches of the training samples (for ``per_batch`` together with their validation parts)."""
-        # Rows of one device's share: the split keeps file order, so the notebook's batches stay slices.
         x, y = self._on_device(self._train_indices)
-        options: dict[str, Any] = {"shuffle": self.shuffle, "seed": self.seed}
-        return Batches(x, y, self.batch_size, per_batch=self.validation == "per_batch", **options, **self._share())
+        split = self.validation == "per_batch"
+        return Batches(x, y, self.batch_size, shuffle=self.shuffle, seed=self.seed, per_batch=split, **self._share())
 
     def val_dataloader(self) -> Batches:
         """Minibatches of the validation samples, in file order."""
@@ -116,6 +112,6 @@ class DataModule(pl.LightningDataModule):
             x, y = x.index_select(0, indices), y.index_select(0, indices)
         return x.to(self._device), y.to(self._device)
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> dict[str, Any]:
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -1,0 +1,209 @@
+"""Where the samples come from: one table row a data set, read by torchvision into flat float tensors."""
+
+import http.client
+import os
+import pickle
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.data.packaged import unpack_mnist
+from mlp_lightning.errors import UserError
+
+
+class Dataset(NamedTuple):
+    """A data set in memory: D = height·width pixels, K classes.
+
+    ``train_x (N, D)`` and ``test_x`` are float32 in [0, 1], contiguous; ``train_y (N,)`` and ``test_y`` are int64 in
+    0 … K−1. ``image_shape`` is (height, width); ``class_names[k]`` names class k.
+    """
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    image_shape: tuple[int, int]
+    class_names: tuple[str, ...]
+
+    @property
+    def n_features(self) -> int:
+        """D, the width of the network's input."""
+        return self.train_x.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        """K, the width of the network's output."""
+        return len(self.class_names)
+
+
+class Source(NamedTuple):
+    """How torchvision calls a data set (its class is also the name of the folder), and how its files are read."""
+
+    torchvision_class: str
+    options: dict[str, Any] = {}  # noqa: RUF012 (a row of a constant table)
+    transposed: bool = False
+    first_label: int = 0
+
+
+SOURCES = {
+    "mnist": Source("MNIST"),
+    "fashion_mnist": Source("FashionMNIST"),
+    "kmnist": Source("KMNIST"),
+    "qmnist": Source("QMNIST"),
+    "emnist_balanced": Source("EMNIST", {"split": "balanced"}, transposed=True),
+    "emnist_digits": Source("EMNIST", {"split": "digits"}, transposed=True),
+    "emnist_letters": Source("EMNIST", {"split": "letters"}, transposed=True, first_label=1),
+}
+
+# What torchvision raises for a file that is truncated, or is no IDX file, or no pickle (its old ``processed`` folder).
+_UNREADABLE = (
+    AssertionError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+_DOWNLOAD_FAILED = (EOFError, OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error)
+_ARCHIVES = (".gz", ".zip", ".xz")
+
+
+class _Part(NamedTuple):
+    images: Tensor  # uint8 (N, height, width)
+    labels: Tensor  # int64 (N,)
+    class_names: tuple[str, ...]
+
+
+def load_dataset(name: str, root: str | None) -> Dataset:
+    """Read a data set, unpacking (mnist) or downloading (the others) what is not there yet.
+
+    Args:
+        name: A key of ``SOURCES``.
+        root: An existing folder that holds, or gets, ``<torchvision class>/raw``; None for the user's cache folder,
+            ``$XDG_CACHE_HOME/mlp_lightning`` or ``~/.cache/mlp_lightning``.
+
+    Raises:
+        UserError: no such data set or folder, a failed download, or files that are damaged or do not fit together.
+    """
+    if name not in SOURCES:
+        raise UserError(f"data.dataset: got {name!r}, must be one of {', '.join(SOURCES)}")
+    source = SOURCES[name]
+    folder = _folder(root)
+    raw = folder / source.torchvision_class / "raw"
+    if name == "mnist":
+        unpack_mnist(folder)
+    try:
+        train, test = _read_parts(source, folder)
+    except FileNotFoundError:
+        _download(name, source, raw)
+        train, test = _read_parts(source, folder)
+    for part in (train, test):
+        _check(part, source, raw)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        shapes = f"{tuple(train.images.shape[1:])} and {tuple(test.images.shape[1:])}"
+        raise UserError(f"data.root: training and test images in {raw} have different shapes, {shapes}")
+    height, width = train.images.shape[1:]
+    return Dataset(
+        *(_pixels(train.images), train.labels),
+        *(_pixels(test.images), test.labels),
+        image_shape=(height, width),
+        class_names=train.class_names,
+    )
+
+
+def _folder(root: str | None) -> Path:
+    if root is not None:
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"data.root: got {root}, must be an existing folder")
+        return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        # The XDG specification: a path that is not absolute counts as unset.
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "mlp_lightning"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"data.root: no cache folder can be made ({error}); give an existing folder") from error
+    return folder
+
+
+def _read_parts(source: Source, folder: Path, download: bool = False) -> tuple[_Part, _Part]:
+    return _read_part(source, folder, True, download), _read_part(source, folder, False, download)
+
+
+def _read_part(source: Source, folder: Path, train: bool, download: bool) -> _Part:
+    """The training or the test part; FileNotFoundError if its files are not there."""
+    from torchvision import datasets  # here, since it takes a second to import
+
+    dataset_class = getattr(datasets, source.torchvision_class)
+    try:
+        dataset = dataset_class(str(folder), train=train, download=download, **source.options)
+    except _UNREADABLE as error:
+        if download:
+            raise
+        if str(error).startswith("Dataset not found"):
+            raise FileNotFoundError from error
+        part = "training" if train else "test"
+        raise UserError(
+            f"data.root: the {part} files in {folder / source.torchvision_class} cannot be read ({_one_line(error)}); "
+            "put whole ones there, or delete them"
+        ) from error
+    images = dataset.data.transpose(1, 2) if source.transposed else dataset.data
+    # A label of QMNIST is a row that begins with the class and goes on with the writer.
+    labels = dataset.targets if dataset.targets.ndim == 1 else dataset.targets[:, 0]
+    # torchvision's names are "0 - zero" for digits, and "N/A" where labels begin at 1.
+    class_names = tuple(label.split(" - ")[0] for label in dataset.classes[source.first_label :])
+    return _Part(images, labels.long() - source.first_label, class_names)
+
+
+def _download(name: str, source: Source, raw: Path) -> None:
+    """Download into a scratch folder and move the files to ``raw`` once they are whole and can be read."""
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as scratch:
+            scratch_raw = Path(scratch) / source.torchvision_class / "raw"
+            scratch_raw.mkdir(parents=True)
+            # Archives that were put there by hand need no download: torchvision looks at their MD5.
+            for archive in raw.iterdir():
+                if archive.suffix in _ARCHIVES:
+                    shutil.copy(archive, scratch_raw)
+            _read_parts(source, Path(scratch), download=True)
+            for file in scratch_raw.iterdir():
+                if file.suffix not in _ARCHIVES:
+                    os.replace(file, raw / file.name)
+    except _DOWNLOAD_FAILED as error:
+        raise UserError(
+            f"data.dataset: {name} is not in {raw} and its download failed ({_one_line(error)}); "
+            "its files can be put there by hand, packed or unpacked"
+        ) from error
+
+
+def _check(part: _Part, source: Source, raw: Path) -> None:
+    images, labels, class_names = part
+    if len(images) != len(labels) or len(images) == 0:
+        raise UserError(
+            f"data.root: {raw} holds {len(images)} images and {len(labels)} labels, must be as many, at least 1"
+        )
+    wrong = (labels < 0) | (labels >= len(class_names))
+    if bool(wrong.any()):
+        index = int(wrong.nonzero()[0])
+        first, last = source.first_label, source.first_label + len(class_names) - 1
+        raise UserError(
+            f"data.root: sample {index} in {raw} has label {int(labels[index]) + first}, must be in {first} … {last}"
+        )
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.reshape(len(images), -1).to(torch.float32).div_(255)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or "wrong header or length"

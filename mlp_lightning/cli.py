@@ -1,20 +1,24 @@
 """The command line: LightningCLI with this project's defaults, its config folder and one-line errors."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
+from mlp_lightning.messages import plain_words
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callback, read_checkpoint
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.pictures import Pictures
+from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import make_logger
 from mlp_lightning.training.strategy import check_strategy, register_strategies
@@ -28,7 +32,11 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print ``error: …`` and exit with status 2."""
-        fail(message)
+        signatures = {"model": MLPModule, "data": DataModule, "trainer": pl.Trainer}
+        options = [
+            f"{group}.{name}" for group, kind in signatures.items() for name in inspect.signature(kind).parameters
+        ]
+        fail(plain_words(message, options))
 
 
 class CLI(LightningCLI):
@@ -128,7 +136,10 @@ class CLI(LightningCLI):
             callbacks.append(EarlyStopping("val/loss", patience=config.patience))
         kwargs["callbacks"] = [*(trainer.callbacks or []), *callbacks]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
-        instance = super().instantiate_trainer(**kwargs)
+        try:
+            instance = super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer: {error}") from error
         check_strategy(instance)
         return instance
 
@@ -187,6 +198,10 @@ def find_configs(arguments: list[str]) -> tuple[list[str], str]:
 def _find_config(name: str) -> Path:
     for path in (Path(name), CONFIG_FOLDER / name):
         if path.is_file():
+            try:
+                yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise UserError(f"--config: {path} is not a readable YAML file: {error}") from error
             return path
     known = ", ".join(sorted(path.name for path in CONFIG_FOLDER.glob("*.yaml")))
     raise UserError(f"--config: there is no file {name}, neither here nor in {CONFIG_FOLDER}, which holds {known}")
@@ -200,6 +215,7 @@ def fail(message: str) -> NoReturn:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
+    quiet_lightning()
     register_strategies()
     try:
         CLI(args)

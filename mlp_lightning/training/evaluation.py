@@ -36,7 +36,7 @@ class Evaluation(nn.Module):
 
 def accuracy(counts: Tensor) -> float:
     """Share of samples on the diagonal of a confusion matrix."""
-    return float(counts.diagonal().sum() / counts.sum())
+    return int(counts.diagonal().sum()) / int(counts.sum())
 
 
 def class_accuracy(counts: Tensor) -> list[float]:

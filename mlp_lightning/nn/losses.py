@@ -100,7 +100,8 @@ class MeanSquaredError:
         reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
-        ValueError: an unknown reduction, logits and targets whose shapes or types do not fit, or the mean of no samples.
+        ValueError: an unknown reduction, logits and targets whose shapes or types do not fit, or the mean of no
+            samples.
     """
 
     def __init__(self, reduction: Reduction = "mean") -> None:

@@ -103,10 +103,14 @@ class Report(pl.Callback):
         logger = tensorboard_logger(trainer)
         if logger is None:
             return
-        options = {**module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-        plain = {name: v if isinstance(v, bool | int | float) else str(v) for name, v in options.items()}
-        results = {f"result/{name}": value for name, value in module.results.items()}
-        logger.log_hyperparams(plain, results, step=trainer.global_step)
+        given = {**module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        options = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in given.items()
+            if value is not None and not name.startswith("_")
+        }
+        results = {f"result/{name}": value for name, value in sorted(module.results.items())}
+        logger.log_hyperparams(options, results, step=trainer.global_step)
         logger.finalize("success")
         print(f"\nlogs: {run_folder(trainer)}")
 

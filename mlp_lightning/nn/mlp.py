@@ -88,13 +88,16 @@ class MLP(nn.Module):
         cache.append((a, logits, logits))
         return logits, cache
 
-    def backward(self, dlogits: Tensor, cache: Cache, *, input_gradient: bool = False) -> Tensor | None:
+    def backward(
+        self, dlogits: Tensor, cache: Cache, *, input_gradient: bool = False, deltas: list[Tensor] | None = None
+    ) -> Tensor | None:
         """Write every dW and db into ``flat_grad``; return dX ``(B, D)`` if ``input_gradient``, else None.
 
         Args:
             dlogits: dLoss/dlogits ``(B, K)``, from the loss's backward pass.
             cache: what ``forward`` returned for the same minibatch.
             input_gradient: whether to spend the further matrix product that dX costs.
+            deltas: a list that gets every dZ_k ``(B, H)``, from the last layer to the first.
 
         Raises:
             ValueError: ``dlogits`` has another shape than the logits.
@@ -108,8 +111,12 @@ class MLP(nn.Module):
         for k in range(len(layers) - 1, 0, -1):
             a_in, z_in = cache[k][0], cache[k - 1][1]
             linear_backward(dz, a_in, layers[k].dweight, layers[k].dbias)
+            if deltas is not None:
+                deltas.append(dz)
             dz = f_backward(linear_backward_input(dz, layers[k].weight), z_in, a_in)
         linear_backward(dz, cache[0][0], layers[0].dweight, layers[0].dbias)
+        if deltas is not None:
+            deltas.append(dz)
         return linear_backward_input(dz, layers[0].weight) if input_gradient else None
 
     @property

@@ -19,19 +19,20 @@ def comparison_figure(curves: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]
     """
     import seaborn  # slow to import, and whoever draws nothing should not wait for it
 
-    names = [name for name, seeds in curves.items() if any(np.size(steps) for steps, _ in seeds)]
+    recorded = {name: [seed for seed in seeds if np.size(seed[0])] for name, seeds in curves.items()}
+    names = [name for name, seeds in recorded.items() if seeds]
     if not names:
         return message_figure(title, "nothing recorded")
     figure, axes = new_figure(9, 5.5, title)
     palette = seaborn.color_palette("deep" if len(names) <= 10 else "husl", len(names))
     for name, colour in zip(names, palette, strict=True):
-        steps = np.concatenate([np.asarray(steps, dtype=float) for steps, _ in curves[name]])
-        values = np.concatenate([np.asarray(values, dtype=float) for _, values in curves[name]])
+        steps = np.concatenate([np.asarray(steps, dtype=float) for steps, _ in recorded[name]])
+        values = np.concatenate([np.asarray(values, dtype=float) for _, values in recorded[name]])
         single = len(np.unique(steps)) == 1
         options = {"errorbar": "sd", "linewidth": 1.6, "marker": "o" if single else None}
         seaborn.lineplot(x=steps, y=values, ax=axes, label=name, legend=False, color=colour, **options)
     # The first records of a slow experiment would flatten all that matters.
-    last = min(np.asarray(values, dtype=float)[-1] for name in names for _, values in curves[name])
+    last = min(np.asarray(values, dtype=float)[-1] for name in names for _, values in recorded[name])
     axes.set_ylim(max(0.0, 1 - 2.5 * (1 - last)), 1.0)
     label_axes(axes, "training step", "validation accuracy")
     axes.grid(color=GRID, linewidth=0.8)

@@ -13,7 +13,9 @@ def test_line_is_the_mean_over_seeds_and_the_band_its_spread() -> None:
     np.testing.assert_allclose(line.get_ydata(), [0.6, 0.85])
     band = axes.collections[0].get_paths()[0].vertices
     spread = np.std([0.5, 0.7], ddof=1)
-    np.testing.assert_allclose(sorted({round(y, 6) for x, y in band if x == 10}), [0.6 - spread, 0.6 + spread])
+    np.testing.assert_allclose(
+        sorted({round(y, 6) for x, y in band if x == 10}), [0.6 - spread, 0.6 + spread], atol=1e-6
+    )
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["relu"]
 
 

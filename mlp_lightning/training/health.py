@@ -1,0 +1,161 @@
+"""The callback that watches the health of a training: norms, units, deltas, gradient noise, and warnings in words."""
+
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.errors import UserError
+from mlp_lightning.nn import MLP
+from mlp_lightning.nn.diagnostics import (
+    BOUNDS,
+    NoiseScale,
+    dead_share,
+    mean_abs,
+    norm,
+    rms,
+    sample_gradient_norms,
+    saturated_share,
+)
+from mlp_lightning.nn.losses import Loss
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.run_folder import tensorboard
+from mlp_lightning.training.symptoms import Figures, Symptoms
+
+
+class Health(pl.Callback):
+    """Measures the steps at which the module records its curves, every ``log_every_n_steps``.
+
+    Tags, all under ``health/``; norms are Euclidean and those of a layer are of W, without its bias:
+
+    - ``weight_norm/layer k``, before the step; ``update_norm/layer k``, ‖ΔW‖; ``update_ratio/layer k``, ‖ΔW‖/‖W‖;
+      ``gradient_norm/layer k``, of the gradient as the step used it: mean or sum as ``model.reduction`` says, summed
+      over devices, clipped.
+    - ``delta_mean_abs/layer k`` and ``delta_rms/layer k``, of dZ_k; ``sample_gradient_norm/mean``, ``/rms`` and
+      ``/max`` over the samples, of all weights and biases; ``mean_gradient_norm``, of the mean of the samples'
+      gradients. These belong to single samples, before any clipping, so neither batch size nor reduction scales them.
+      (With class weights and reduction mean a sample counts by its weight over the minibatch's mean weight.)
+    - ``dead/layer k`` and, for sigmoid and tanh, ``saturated/layer k``, of the hidden layers.
+    - ``noise_scale``, in samples, averaged over about the last ten records; left out while there is no estimate.
+
+    A second forward and backward pass right before the step sees the weights, activations and deltas of the step
+    itself; what it writes into the network's gradient is what the step is about to overwrite. It draws no random
+    number, and the training is bitwise the same without it. The device is waited for once a record.
+
+    With several devices rank 0 measures its own share of the minibatch, and skips a record where it has no sample;
+    the gradient and the update of the step are those of all. Medians and averages start anew when a training resumes.
+
+    Each warning is printed once for its kind and layer, by ``LightningModule.print``: one line above the progress bar,
+    on rank 0, where ``warnings.warn`` adds a file and a line of code that mean nothing to whoever trains, and a logger
+    writes into the middle of the bar. TensorBoard's text ``health/warnings`` keeps all of them.
+    """
+
+    def __init__(self) -> None:
+        self._before_step: tuple[dict[str, Tensor], list[Tensor], int] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Know nothing."""
+        assert isinstance(pl_module, MLPModule)
+        self._symptoms = Symptoms(len(pl_module.network.layers), pl_module.network.activation)
+        self._noise_scale = NoiseScale()
+        self._warnings: list[str] = []
+        self._before_step = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Measure the minibatch and keep the weights, if the step to come is one that is recorded."""
+        is_record = (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if not (is_record and trainer.is_global_zero and len(batch.y)):
+            return
+        assert isinstance(pl_module, MLPModule)
+        network = pl_module.network
+        measured = minibatch_figures(network, pl_module.loss, batch.x, batch.y, pl_module.hparams["reduction"])
+        self._before_step = measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Measure the step, log, warn."""
+        self._finish(trainer, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Finish the record of a step that ended the training because its loss was not finite: it tells where."""
+        if isinstance(exception, UserError):
+            self._finish(trainer, pl_module)
+
+    def _finish(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._before_step is None:
+            return
+        assert isinstance(module, MLPModule)
+        (measured, weights, n_samples), self._before_step = self._before_step, None
+        measured |= step_figures(module.network, weights)
+        values = torch.stack([value.float() for value in measured.values()]).tolist()
+        figures: Figures = dict(zip(measured, values, strict=True))
+        if n_samples > 1:
+            square, square_of_mean = figures["sample_gradient_norm/rms"] ** 2, figures["mean_gradient_norm"] ** 2
+            self._noise_scale.update(square, square_of_mean, n_samples)
+            if self._noise_scale.value is not None:
+                figures["noise_scale"] = self._noise_scale.value
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(
+                {f"health/{name}": figure for name, figure in figures.items()}, trainer.global_step
+            )
+        self._warn(trainer, module, self._symptoms.find(figures, trainer.global_step))
+
+    def _warn(self, trainer: pl.Trainer, module: MLPModule, lines: list[str]) -> None:
+        for line in lines:
+            module.print(line, file=sys.stderr)
+        self._warnings += lines
+        writer = tensorboard(trainer)
+        if lines and writer is not None:
+            writer.add_text("health/warnings", "\n".join(f"- {line}" for line in self._warnings), trainer.global_step)
+
+
+def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction: str) -> dict[str, Tensor]:
+    """What a forward and a backward pass on a minibatch ``(B, D)``, B ≥ 1, tell; overwrites ``network.flat_grad``.
+
+    Args:
+        network: In the state before the step.
+        loss: With reduction ``"sum"``.
+        x: Inputs.
+        y: Targets ``(B,)``.
+        reduction: Of the step; with ``"mean"`` the gradient of a single sample is that of its own mean (over the K
+            outputs for the squared error).
+    """
+    logits, cache = network(x)
+    _, loss_cache = loss.forward(logits, y)
+    # The step's gradient is the mean, or the sum, of gradients g_i of single samples: the deltas here are theirs.
+    scale = len(y) / loss.normalizer(logits, y) if reduction == "mean" else 1.0
+    deltas: list[Tensor] = []
+    network.backward(loss.backward(loss_cache, scale), cache, deltas=deltas)
+
+    figures = {}
+    for k, dz in enumerate(reversed(deltas)):
+        figures[f"delta_mean_abs/layer {k}"] = mean_abs(dz)
+        figures[f"delta_rms/layer {k}"] = rms(dz)
+    for k, (_, z, a) in enumerate(cache[:-1]):
+        figures[f"dead/layer {k}"] = dead_share(network.activation, z, a)
+        if network.activation in BOUNDS:
+            figures[f"saturated/layer {k}"] = saturated_share(network.activation, a)
+    norms = sample_gradient_norms(cache, deltas)
+    figures["sample_gradient_norm/mean"] = norms.mean()
+    figures["sample_gradient_norm/rms"] = rms(norms)
+    figures["sample_gradient_norm/max"] = norms.max()
+    figures["mean_gradient_norm"] = norm(network.flat_grad) / len(y)
+    return figures
+
+
+def step_figures(network: MLP, weights: list[Tensor]) -> dict[str, Tensor]:
+    """What a step did, from each layer's weight before it and the state after it."""
+    figures = {}
+    for k, (layer, before) in enumerate(zip(network.layers, weights, strict=True)):
+        weight_norm, update_norm = norm(before), norm(layer.weight - before)
+        figures[f"weight_norm/layer {k}"] = weight_norm
+        figures[f"gradient_norm/layer {k}"] = norm(layer.dweight)
+        figures[f"update_norm/layer {k}"] = update_norm
+        figures[f"update_ratio/layer {k}"] = update_norm / weight_norm
+    return figures

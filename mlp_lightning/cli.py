@@ -2,19 +2,19 @@
 
 import inspect
 import sys
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
-import yaml
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mlp_lightning.config_files import CONFIG_FOLDER, find_configs
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
-from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callback, read_checkpoint
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.pictures import Pictures
@@ -22,8 +22,8 @@ from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import make_logger
 from mlp_lightning.training.strategy import check_strategy, register_strategies
+from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 REFRESH_EVERY_N_STEPS = 50
 
 
@@ -33,7 +33,8 @@ class OneLineParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print ``error: …`` and exit with status 2."""
         signatures = {"model": MLPModule, "data": DataModule, "trainer": pl.Trainer}
-        options = [
+        options = ["config", "ckpt_path", "seed_everything", "patience", "test"]
+        options += [
             f"{group}.{name}" for group, kind in signatures.items() for name in inspect.signature(kind).parameters
         ]
         fail(plain_words(message, options))
@@ -50,6 +51,8 @@ class CLI(LightningCLI):
             parser_class=OneLineParser,
             parser_kwargs={"description": __doc__},
             auto_configure_optimizers=False,
+            # Without a logger the config goes to the root folder, where that of an earlier run may be.
+            save_config_kwargs={"overwrite": True},
             trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "max_epochs": 15},
         )
 
@@ -88,7 +91,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, after the names of configs have become paths."""
-        arguments, self._run_name = find_configs(sys.argv[1:] if args is None else list(args))
+        arguments, self._run_name = find_configs(sys.argv[1:] if args is None else list(args), CONFIG_FOLDER)
         self.config = parser.parse_args(arguments)
 
     def _parse_ckpt_path(self) -> None:
@@ -97,10 +100,24 @@ class CLI(LightningCLI):
         if options.get("ckpt_path") is None:
             return
         checkpoint = read_checkpoint(options.ckpt_path)
-        if self.config.subcommand != "fit":
-            for name, value in checkpoint["hyper_parameters"].items():
+        trained = checkpoint["hyper_parameters"]
+        if self.config.subcommand == "fit":
+            for name in ("hidden", "optimizer"):
+                if options.model[name] != trained.get(name):
+                    raise UserError(
+                        f"model.{name}: got {options.model[name]}, but {options.ckpt_path} "
+                        f"can only go on with its own, {trained.get(name)}"
+                    )
+        else:
+            for name, value in trained.items():
                 if name in options.model:
                     options.model[name] = value
+            # Data options may be given anew, say another data set; those left alone are the checkpoint's. Another seed
+            # would validate on samples that were trained on.
+            defaults = self._parser(self.config.subcommand).get_defaults().data
+            for name, value in checkpoint.get("datamodule_hyper_parameters", {}).items():
+                if name in options.data and (name == "seed" or options.data[name] == defaults[name]):
+                    options.data[name] = value
 
     def _set_seed(self) -> None:
         seed = self.config[self.config.subcommand].seed_everything
@@ -112,36 +129,43 @@ class CLI(LightningCLI):
         """Add the logger, the checkpoints and the callbacks that every run has."""
         config = self.config_init[self.subcommand]
         trainer = config.trainer
-        if trainer.gradient_clip_val is not None:
-            raise UserError(
-                f"trainer.gradient_clip_val: got {trainer.gradient_clip_val}, which steps derived by hand do not see; "
-                "use model.clip_norm or model.clip_value"
-            )
-        if trainer.accumulate_grad_batches != 1:
-            raise UserError(
-                f"trainer.accumulate_grad_batches: got {trainer.accumulate_grad_batches}, must be 1; "
-                "a larger data.batch_size is the same gradient"
-            )
+        check_trainer_options(trainer)
+        self._check_own_options(config)
         if trainer.logger in (None, True):
             kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name)
         self.report = Report()
+        self.checkpoints = checkpoint_callbacks()
         callbacks = [Histograms(), Pictures(), self.report]
         if trainer.enable_progress_bar is not False:
             callbacks.append(TQDMProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:
-            callbacks.append(checkpoint_callback())
+            callbacks += self.checkpoints
         if config.patience is not None:
-            if config.patience < 1:
-                raise UserError(f"patience: got {config.patience}, must be at least 1")
             callbacks.append(EarlyStopping("val/loss", patience=config.patience))
         kwargs["callbacks"] = [*(trainer.callbacks or []), *callbacks]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         try:
             instance = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"trainer: {error}") from error
+        except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
+            # Lightning does not always say which option it means.
+            given = given_options(trainer, self.trainer_defaults)
+            raise UserError(f"trainer: {error} (given: {given})") from error
         check_strategy(instance)
         return instance
+
+    def after_instantiate_classes(self) -> None:
+        """Load the data, so that what is wrong with them shows before the logger writes its first file."""
+        self.datamodule.setup(self.subcommand)
+
+    @staticmethod
+    def _check_own_options(config: Namespace) -> None:
+        if config.patience is not None and config.patience < 1:
+            raise UserError(f"patience: got {config.patience}, must be at least 1")
+        if config.trainer.limit_val_batches == 0 and (config.patience is not None or config.test == "best"):
+            option = "test: got best" if config.test == "best" else f"patience: got {config.patience}"
+            raise UserError(f"{option}, which needs validation: trainer.limit_val_batches must not be 0")
+        if config.trainer.enable_checkpointing is False and config.test == "best":
+            raise UserError("test: got best, which needs checkpoints: trainer.enable_checkpointing must not be false")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -154,16 +178,20 @@ class CLI(LightningCLI):
         """Test, then tell."""
         weights = self.config_init.fit.test
         if weights != "never" and not self.trainer.interrupted:
-            checkpoints = self.trainer.checkpoint_callback
-            best = checkpoints.best_model_path if isinstance(checkpoints, ModelCheckpoint) else None
             self.trainer.test(
                 self.model,
                 self.datamodule,
-                ckpt_path=best if weights == "best" else None,
+                ckpt_path=self._best_checkpoint() if weights == "best" else None,
                 verbose=False,
                 weights_only=True,
             )
         self.report.finish(self.trainer, self.model)
+
+    def _best_checkpoint(self) -> str:
+        best = self.checkpoints[0].best_model_path
+        if not best:
+            raise UserError("test: got best, but the training ended before its first validation; use last")
+        return best
 
     def after_validate(self) -> None:
         """Tell."""
@@ -172,39 +200,6 @@ class CLI(LightningCLI):
     def after_test(self) -> None:
         """Tell."""
         self.report.finish(self.trainer, self.model)
-
-
-def find_configs(arguments: list[str]) -> tuple[list[str], str]:
-    """Arguments whose ``--config NAME`` are paths, from here or else from the config folder; and the last one's stem.
-
-    Raises:
-        UserError: no such config in either place.
-    """
-    found, run_name = [], "default"
-    is_config = False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if is_config or (equals and name in ("--config", "-c")):
-            path = _find_config(argument if is_config else value)
-            found.append(str(path) if is_config else f"{name}={path}")
-            run_name = path.stem
-            is_config = False
-        else:
-            found.append(argument)
-            is_config = argument in ("--config", "-c")
-    return found, run_name
-
-
-def _find_config(name: str) -> Path:
-    for path in (Path(name), CONFIG_FOLDER / name):
-        if path.is_file():
-            try:
-                yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, yaml.YAMLError) as error:
-                raise UserError(f"--config: {path} is not a readable YAML file: {error}") from error
-            return path
-    known = ", ".join(sorted(path.name for path in CONFIG_FOLDER.glob("*.yaml")))
-    raise UserError(f"--config: there is no file {name}, neither here nor in {CONFIG_FOLDER}, which holds {known}")
 
 
 def fail(message: str) -> NoReturn:
@@ -223,3 +218,8 @@ def main(args: list[str] | None = None) -> None:
         fail(str(error))
     except MisconfigurationException as error:
         fail(f"trainer: {error}")
+    except ValueError as error:
+        # How many minibatches an epoch has, Lightning finds out when the training starts.
+        if "`val_check_interval`" not in str(error):
+            raise
+        fail(f"trainer.val_check_interval: {error}")

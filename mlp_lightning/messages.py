@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 TYPES = {
     "int": "a whole number",
@@ -12,27 +12,72 @@ TYPES = {
     "list": "a list in brackets",
     "NoneType": "null",
 }
+LISTS = {"list[int]": "a list of whole numbers", "list[float]": "a list of numbers"}
+VALUES = {"None": "null", "True": "true", "False": "false", "": "nothing"}
+KIND = r"typing\.Literal\[.*?\]|list\[.*?\]|<class '[\w.]+'>"
+
+# The other messages of jsonargparse and argparse: their pattern, and the sentence made of its groups.
+SENTENCES: tuple[tuple[str, Callable[..., str]], ...] = (
+    (r"argument (?:\S+/)?-*(\S+): expected one argument", "{0}: got nothing, must be followed by a value".format),
+    (
+        r"argument subcommand: invalid choice: '?([^' ]+)'? \(choose from (.*)\)",
+        lambda given, known: f"subcommand: got {given}, must be one of {known.replace(chr(39), '')}",
+    ),
+    (
+        r'expected "subcommand" to be one of \{(.*)\}, but it was not provided',
+        lambda known: f"subcommand: got nothing, must be one of {known.replace(',', ', ')}",
+    ),
+    (
+        r"Option '([^']+)' is not accepted before subcommand '([^']+)'",
+        "{0}: came before the subcommand {1}; options and --config must come after it".format,
+    ),
+    (r'Linked "([^"]+)" must be given via "([^"]+)"', "{0}: cannot be given, it is the value of {1}".format),
+    (r"Parser key \"([^\"]+)\":\s+Unable to load config '(.*)'", "{0}: got {1}, must be options by name".format),
+)
 
 
 def plain_words(message: str, options: Iterable[str] = ()) -> str:
     """One line for a message of jsonargparse (4.x); ``options`` are those that a misspelt one may have meant."""
+    return _wrong_type(message) or _unknown(message, list(options)) or _sentence(message)
+
+
+def _wrong_type(message: str) -> str | None:
     option = re.match(r'Parser key "([^"]+)"', message)
-    expected = re.findall(r"Expected an? (typing\.Literal\[.*?\]|<class '\w+'>)", message)
-    value = re.search(r"(?:Given value|Got value): (.*)", message)
-    if option and expected and value:
-        allowed = list(dict.fromkeys(_allowed(name) for name in expected))
-        return f"{option[1]}: got {value[1]}, must be {' or '.join(allowed)}"
+    union = re.search(r"Subtypes: \[(.*)\]$", message, re.MULTILINE)
+    kinds = re.findall(KIND, union[1]) if union else re.findall(rf"Expected an? ({KIND})", message)
+    value = re.search(r"Given value: (.*)", message) or re.search(r"Got value: (.*)", message)
+    if not (option and kinds and value):
+        return None
+    allowed = list(dict.fromkeys(_allowed(kind) for kind in kinds))
+    if TYPES["float"] in allowed and TYPES["int"] in allowed:
+        allowed.remove(TYPES["int"])
+    return f"{option[1]}: got {VALUES.get(value[1], value[1])}, must be {' or '.join(allowed)}"
+
+
+def _allowed(kind: str) -> str:
+    if kind.startswith("typing.Literal"):
+        return f"one of {kind[len('typing.Literal[') : -1].replace(chr(39), '')}"
+    if kind.startswith("list"):
+        return LISTS.get(kind, TYPES["list"])
+    name = kind.split("'")[1]
+    return TYPES.get(name, "a class path" if "." in name else name)
+
+
+def _unknown(message: str, options: list[str]) -> str | None:
     unknown = re.match(r"unrecognized arguments: -*(\S+)", message) or re.match(
         r".*does not accept option '([^']+)'", message
     )
-    if unknown:
-        meant = difflib.get_close_matches(unknown[1].partition("=")[0], options, n=1)
-        return f"{unknown[1]}: there is no such option{f', did you mean {meant[0]}?' if meant else '; see --help'}"
+    if not unknown:
+        return None
+    name = unknown[1].partition("=")[0]
+    in_group = [option for option in options if option.endswith(f".{name}")]
+    meant = in_group or difflib.get_close_matches(name, options, n=1, cutoff=0.75)
+    return f"{unknown[1]}: there is no such option{f', did you mean {meant[0]}?' if meant else '; see --help'}"
+
+
+def _sentence(message: str) -> str:
+    for pattern, sentence in SENTENCES:
+        match = re.match(pattern, message)
+        if match:
+            return sentence(*match.groups())
     return " ".join(message.split())
-
-
-def _allowed(expected: str) -> str:
-    if expected.startswith("<class"):
-        name = expected.split("'")[1]
-        return TYPES.get(name, name)
-    return f"one of {expected[len('typing.Literal[') : -1].replace(chr(39), '')}"

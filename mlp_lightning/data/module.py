@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batches
 from mlp_lightning.data.sources import Dataset, load_dataset
-from mlp_lightning.data.splits import holdout, per_batch
+from mlp_lightning.data.splits import holdout, per_batch, train_share
 from mlp_lightning.errors import UserError
 
 EVALUATION_BATCH_SIZE = 2000
@@ -50,13 +50,23 @@ class DataModule(pl.LightningDataModule):
                 "data.shuffle: got true, must be false with data.validation per_batch, "
                 "whose validation samples would train in later epochs"
             )
+        if validation == "per_batch" and train_share(batch_size) == batch_size:
+            raise UserError(
+                f"data.batch_size: got {batch_size}, but data.validation per_batch needs at least 4, "
+                "or no sample is left to validate"
+            )
+        # The command line reads 5000 as 5000.0: from 1 on a whole number is a count.
+        size = int(validation_size) if validation_size % 1 == 0 else validation_size
+        if not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
+            raise UserError(
+                f"data.validation_size: got {validation_size}, must be a count of at least 1 or a fraction in (0, 1)"
+            )
         self.save_hyperparameters()
         self.dataset = dataset
         self.root = root
         self.batch_size = batch_size
         self.validation = validation
-        # The command line reads 5000 as 5000.0: from 1 on a whole number is a count.
-        self.validation_size = int(validation_size) if validation_size % 1 == 0 else validation_size
+        self.validation_size = size
         self.shuffle = shuffle
         self.seed = seed
         self._data: Dataset | None = None
@@ -76,8 +86,7 @@ class DataModule(pl.LightningDataModule):
             self._train_indices = torch.arange(n)
             if len(self._validation_indices) == 0:
                 raise UserError(
-                    f"data.batch_size: got {self.batch_size}, but data.validation per_batch needs at least 4, "
-                    "or no sample is left to validate"
+                    f"data.root: {n} training samples are too few to validate per_batch, must be at least 4"
                 )
         else:
             self._train_indices, self._validation_indices = holdout(n, self.validation_size, self.seed)

@@ -65,7 +65,7 @@ def orthogonal(weight: Tensor, bias: Tensor, generator: torch.Generator) -> None
     """
     rows, columns = weight.shape
     # In float64, since LAPACK has no QR of half precision.
-    gaussian = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64)
+    gaussian = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64, device=weight.device)
     q, r = torch.linalg.qr(gaussian.normal_(generator=generator))
     q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
     weight.copy_(q if rows >= columns else q.t())

@@ -66,8 +66,10 @@ class MLP(nn.Module):
         self.activation = activation
         self._shapes = [(fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(sizes)]
         self.weight_numel = sum(fan_out * fan_in for fan_out, fan_in in self._shapes)
-        self.flat = nn.Parameter(torch.zeros(self.weight_numel + sum(sizes[1:]), dtype=dtype), requires_grad=False)
-        generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        # On the CPU whatever the default device, as the generator is: a seed gives the same weights everywhere.
+        flat = torch.zeros(self.weight_numel + sum(sizes[1:]), dtype=dtype, device="cpu")
+        self.flat = nn.Parameter(flat, requires_grad=False)
+        generator = generator if generator is not None else torch.Generator("cpu").manual_seed(0)
         for layer in self.layers:
             INITIALIZERS[init](layer.weight, layer.bias, generator)
 

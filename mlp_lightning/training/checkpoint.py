@@ -20,20 +20,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"checkpoint {target} cannot be written: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
-def checkpoint_callback() -> ModelCheckpoint:
-    """Keep ``last.ckpt`` and ``best.ckpt``, the one of highest validation accuracy so far."""
-    return ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max", save_last=True)
+def checkpoint_callbacks() -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """Keep ``best.ckpt``, the one of highest validation accuracy so far, and ``last.ckpt``, the last epoch's."""
+    best = ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max")
+    # Not ``save_last`` of the other: Lightning 2.6 writes that only when the epoch is the best so far.
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True)
+    return best, last
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -46,10 +50,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise UserError(f"--ckpt_path: there is no file {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise UserError(f"--ckpt_path: {path} cannot be read: {error.strerror}") from error
     except Exception as error:  # torch raises whatever the broken byte happened to mean
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"--ckpt_path: {path} is not a readable checkpoint ({reason})") from error
-    missing = [key for key in ("state_dict", "hyper_parameters", "sizes", "history") if key not in checkpoint]
+        raise UserError(
+            f"--ckpt_path: {path} is not a readable checkpoint: it is damaged, or carries code, which is never run"
+        ) from error
+    known = checkpoint if isinstance(checkpoint, dict) else {}
+    missing = [key for key in ("state_dict", "hyper_parameters", "sizes", "history", "window") if key not in known]
     if missing:
         raise UserError(f"--ckpt_path: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
-    return checkpoint
+    return known

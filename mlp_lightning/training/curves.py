@@ -37,28 +37,48 @@ class Curves:
             sums[0] = sums[0] + amount
             sums[1] = sums[1] + weight
 
+    def window(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
+        """The sums since the last reading, over all processes, for a checkpoint between two readings."""
+        return {
+            name: [reduce(torch.as_tensor(part, device=pair[0].device).clone()) for part in pair]
+            for name, pair in self._sums.items()
+        }
+
+    def go_on(self, window: dict[str, list[Tensor]]) -> None:
+        """Take up the sums of ``window``."""
+        self._sums = {name: list(pair) for name, pair in window.items()}
+
     def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means since the last call, over all processes, whose sums ``reduce`` adds up; empty if none was added."""
+        """The means since the last call, over all processes, whose sums ``reduce`` adds up.
+
+        A name that was not added, or with weight 0 alone, has none.
+        """
         sums, self._sums = self._sums, {}
         if not sums:
             return {}
         device = next(iter(sums.values()))[0].device
         flat = [torch.as_tensor(part, device=device, dtype=torch.float64) for pair in sums.values() for part in pair]
-        amounts, weights = reduce(torch.stack(flat)).view(-1, 2).t()
-        return dict(zip(sums, (amounts / weights).tolist(), strict=True))
+        pairs = reduce(torch.stack(flat)).view(-1, 2).tolist()
+        return {name: amount / weight for name, (amount, weight) in zip(sums, pairs, strict=True) if weight}
 
     def append(self, step: int, values: dict[str, float]) -> None:
-        """Keep the values of one step.
-
-        Raises:
-            UserError: a value is not finite: the training has diverged, and ends before that spoils a checkpoint.
-        """
+        """Keep the values of one step; raises UserError as ``check_finite``."""
+        check_finite(step, values)
         for name, value in values.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"model.lr: {name} became {value} by step {step}, the training has diverged; "
-                    "choose a smaller learning rate or set model.clip_norm"
-                )
             steps, series = self.history.setdefault(name, ([], []))
             steps.append(step)
             series.append(value)
+
+
+def check_finite(step: int, values: dict[str, float]) -> None:
+    """End a training that has diverged, before that spoils a checkpoint.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"model.lr: {name} became {value} by step {step}, the training has diverged; "
+                "choose a smaller learning rate or set model.clip_norm"
+            )

@@ -29,8 +29,10 @@ class Evaluation(nn.Module):
         """The mean loss and the counts ``(K, K)`` of true class (row) by predicted class; starts anew."""
         loss = float(self.loss_sum.compute() / self.normalizer.compute())
         counts = self.confusion.compute().cpu()
-        for metric in (self.confusion, self.loss_sum, self.normalizer):
-            metric.reset()
+        # Sums made anew under inference mode could not be added to outside of it, where several processes evaluate.
+        with torch.inference_mode(False):
+            for metric in (self.confusion, self.loss_sum, self.normalizer):
+                metric.reset()
         return loss, counts
 
 

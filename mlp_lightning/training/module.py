@@ -12,7 +12,7 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
-from mlp_lightning.training.curves import Curves
+from mlp_lightning.training.curves import Curves, check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
 from mlp_lightning.training.recipe import (
     OPTIMIZER_OPTIONS,
@@ -128,7 +128,8 @@ class MLPModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Build the network, whose input and output widths follow from the data."""
-        if not hasattr(self, "network"):
+        # Without a trainer it is ``load_from_checkpoint`` that asks: the checkpoint will tell the widths.
+        if not hasattr(self, "network") and self._trainer is not None:
             data = self.trainer.datamodule.data  # type: ignore[attr-defined]
             self._build((data.n_features, *self.hparams["hidden"], data.n_classes))
 
@@ -174,7 +175,8 @@ class MLPModule(pl.LightningModule):
         self._update(sum_over_ranks(network.flat_grad))
 
         self.curves.add("train/loss", loss_sum, normalizer)
-        if len(batch.val_y):
+        # On every process, though its share may be empty: all of them must sum the same names.
+        if self._validates_within_steps:
             self._validate_within_step(batch)
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict(self._record_means(), prog_bar=True, logger=False)
@@ -184,7 +186,7 @@ class MLPModule(pl.LightningModule):
         if self.hparams["reduction"] == "sum":
             return 1.0
         if self.trainer.world_size > 1:
-            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=self.device))
+            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=self.device).clone())
         return 1.0 / normalizer
 
     def _update(self, gradient: Tensor) -> None:
@@ -198,6 +200,10 @@ class MLPModule(pl.LightningModule):
         # Lightning clears .grad around validation, so it is set before each step.
         self.network.flat.grad = gradient
         optimizer.step()
+
+    @property
+    def _validates_within_steps(self) -> bool:
+        return self.trainer.datamodule.validation == "per_batch"  # type: ignore[attr-defined]
 
     def _validate_within_step(self, batch: Batch) -> None:
         """The notebook's validation: after the step, on the rest of the same minibatch."""
@@ -243,8 +249,8 @@ class MLPModule(pl.LightningModule):
         With ``per_batch`` the curves are those of the steps, as in the notebook: this exact value then only steers
         checkpoints and early stopping.
         """
-        in_steps = self.trainer.state.fn == "fit" and self.trainer.datamodule.validation == "per_batch"  # type: ignore[attr-defined]
-        self._finish("val", self.val_sums, record=not in_steps)
+        in_steps = self.trainer.state.fn == "fit" and self._validates_within_steps
+        self._finish("val", self.val_sums, record=not in_steps and not self.trainer.sanity_checking)
 
     def on_test_epoch_end(self) -> None:
         """Loss and accuracy of the test set."""
@@ -253,7 +259,9 @@ class MLPModule(pl.LightningModule):
     def _finish(self, name: str, evaluation: Evaluation, *, record: bool) -> None:
         loss, self.counts[name] = evaluation.finish()
         values = {f"{name}/loss": loss, f"{name}/accuracy": accuracy(self.counts[name])}
-        self.log_dict(values, prog_bar=name == "val", logger=False)
+        check_finite(self.global_step, values)
+        # The processes agree already; without sync_dist Lightning warns that they might not.
+        self.log_dict(values, prog_bar=name == "val", logger=False, sync_dist=True)
         self.results |= values
         if record:
             self.record(values)
@@ -262,12 +270,20 @@ class MLPModule(pl.LightningModule):
         """Add what the weights alone do not say."""
         checkpoint["sizes"] = list(self.network.sizes)
         checkpoint["history"] = self.curves.history
+        checkpoint["window"] = self.curves.window(sum_over_ranks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the history, and build the network where no data has told its sizes."""
         if not hasattr(self, "network"):
             self._build(tuple(checkpoint["sizes"]))
+        if list(self.network.sizes) != list(checkpoint["sizes"]):
+            raise UserError(
+                f"--ckpt_path: the checkpoint's layers have the widths {list(checkpoint['sizes'])}, "
+                f"but data and model.hidden ask for {list(self.network.sizes)}"
+            )
         self.curves.history = checkpoint["history"]
+        # The sums are over all processes: one of them takes them up.
+        self.curves.go_on(checkpoint["window"] if self.global_rank == 0 else {})
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

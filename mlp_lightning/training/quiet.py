@@ -3,15 +3,24 @@
 import logging
 import warnings
 
+WARNINGS = (
+    # A deprecation that Lightning's own code causes.
+    (r".*isinstance\(treespec, LeafSpec\)", FutureWarning, r"lightning\.pytorch\.utilities\._pytree"),
+    # A checkpoint within an epoch holds the state after its step, as one at the end of an epoch does.
+    (
+        r"Using ModelCheckpoint with manual optimization",
+        UserWarning,
+        r"lightning\.pytorch\.callbacks\.model_checkpoint",
+    ),
+    # A resumed run keeps its best checkpoint in a folder of its own.
+    (r"The dirpath has changed from", UserWarning, r"lightning\.pytorch\.callbacks\.model_checkpoint"),
+)
+
 
 def quiet_lightning() -> None:
-    """Drop one deprecation that Lightning's own code causes, and its advertisement of another logger."""
-    warnings.filterwarnings(
-        "ignore",
-        message=r".*isinstance\(treespec, LeafSpec\)",
-        category=FutureWarning,
-        module=r"lightning\.pytorch\.utilities\._pytree",
-    )
+    """Drop the warnings above, and Lightning's advertisement of another logger."""
+    for message, category, module in WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category, module=module)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )

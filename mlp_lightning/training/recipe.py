@@ -75,9 +75,14 @@ def make_optimizer(
     if "weight_numel" in accepted:
         given["weight_numel"] = weight_numel
     try:
-        return rule([flat], lr=lr, **given)
+        optimizer = rule([flat], lr=lr, **given)
     except ValueError as error:
         raise UserError(f"model.{error}") from error
+    largest = torch.finfo(torch.float32).max
+    for key, value in {"lr": lr, **given}.items():
+        if value > largest:
+            raise UserError(f"model.{key}: got {value}, must be at most {largest:.2g}, the largest 32-bit number")
+    return optimizer
 
 
 def make_schedule(
@@ -104,9 +109,9 @@ def make_schedule(
                 raise UserError(f"model.{key}: got {value}, but schedule {name} does not take it; it takes {known}")
             settings[key] = value
     if not (warmup_epochs >= 0 and math.isfinite(warmup_epochs)):
-        raise UserError(f"model.warmup_epochs: got {warmup_epochs}, must be zero or more")
-    if not settings.get("step_epochs", 1.0) > 0:
-        raise UserError(f"model.step_epochs: got {settings['step_epochs']}, must be above zero")
+        raise UserError(f"model.warmup_epochs: got {warmup_epochs}, must be zero or more and finite")
+    if not 0 < settings.get("step_epochs", 1.0) < math.inf:
+        raise UserError(f"model.step_epochs: got {settings['step_epochs']}, must be above zero and finite")
     rise = round(warmup_epochs * steps_per_epoch)
     if rise and name == "one_cycle":
         raise UserError(f"model.warmup_epochs: got {warmup_epochs}, but schedule one_cycle has a rise of its own")

@@ -132,3 +132,12 @@ def test_global_generator_is_untouched(name):
 def test_without_a_generator_the_seed_is_zero(name):
     seeded = MLP([7, 5, 3], init=name, generator=torch.Generator().manual_seed(0))
     assert torch.equal(MLP([7, 5, 3], init=name).flat, seeded.flat)
+
+
+@pytest.mark.parametrize("init", INITIALIZERS)
+def test_default_device_changes_nothing(init: str) -> None:
+    # Lightning builds the model under its own device, which the CPU generator could not draw on.
+    with torch.device("meta"):
+        network = MLP([6, 5, 3], init=init)
+    assert network.flat.device.type == "cpu"
+    assert torch.equal(network.flat, MLP([6, 5, 3], init=init).flat)

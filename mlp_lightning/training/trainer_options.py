@@ -1,0 +1,49 @@
+"""Options of Lightning's Trainer that this program cannot honour, refused before anything is loaded or written."""
+
+import inspect
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+
+from mlp_lightning.errors import UserError
+from mlp_lightning.training.strategy import START_METHODS
+
+NOT_ZERO = {
+    "max_epochs": "trains nothing; the command test evaluates without training",
+    "max_steps": "trains nothing; the command test evaluates without training",
+    "limit_train_batches": "trains nothing; the command test evaluates without training",
+    "val_check_interval": "validates never; use a count, a fraction of an epoch, or limit_val_batches 0",
+}
+AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
+
+
+def check_trainer_options(options: Namespace) -> None:
+    """Raise UserError for the first option that Lightning would misread or pass over."""
+    if options.gradient_clip_val is not None:
+        raise UserError(
+            f"trainer.gradient_clip_val: got {options.gradient_clip_val}, which steps derived by hand do not see; "
+            "use model.clip_norm or model.clip_value"
+        )
+    if options.accumulate_grad_batches != 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches: got {options.accumulate_grad_batches}, must be 1; "
+            "a larger data.batch_size is the same gradient"
+        )
+    if options.barebones:
+        raise UserError("trainer.barebones: got true, must be false: it forbids the log and the checkpoints of a run")
+    if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
+        raise UserError(f"trainer.strategy: got {options.strategy}, must be auto or one of {', '.join(START_METHODS)}")
+    for name, reason in NOT_ZERO.items():
+        if options[name] == 0:
+            raise UserError(f"trainer.{name}: got 0, which {reason}")
+    for name in AT_LEAST_ONE:
+        if options[name] is not None and options[name] < 1:
+            raise UserError(f"trainer.{name}: got {options[name]}, must be at least 1")
+
+
+def given_options(options: Namespace, defaults: dict[str, Any]) -> str:
+    """The plain options that differ from their defaults, as ``name=value, …``."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()} | defaults
+    given = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
+    return ", ".join(f"{name}={value}" for name, value in given.items() if value != usual[name]) or "none"

@@ -1,0 +1,173 @@
+import io
+import os
+import pickle
+
+import pytest
+import torch
+
+from mlp_lightning.errors import UserError
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
+from mlp_lightning.training.module import MLPModule
+
+WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def old(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"old": 1}, path)
+    return path
+
+
+def assert_untouched(path):
+    assert torch.load(path, weights_only=True) == {"old": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "new" / "folder" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(WHOLE, path)
+    assert list(path.parent.iterdir()) == [path]
+    checkpoint = read_checkpoint(str(path))
+    assert checkpoint.keys() == WHOLE.keys()
+    assert torch.equal(checkpoint["state_dict"]["w"], torch.arange(3.0))
+
+
+def test_a_checkpoint_replaces_the_old_one(old):
+    AtomicCheckpointIO().save_checkpoint({"new": 2}, old)
+    assert torch.load(old, weights_only=True) == {"new": 2}
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("where", ["save", "fsync"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Interrupted()], ids=["full disk", "killed"])
+def test_a_write_that_fails_leaves_the_old_checkpoint(old, monkeypatch, where, error):
+    def half_a_file(checkpoint, file):
+        file.write(b"half")
+        raise error
+
+    def failing_sync(descriptor):
+        raise error
+
+    if where == "save":
+        monkeypatch.setattr(torch, "save", half_a_file)
+    else:
+        monkeypatch.setattr(os, "fsync", failing_sync)
+    with pytest.raises((UserError, Interrupted)) as caught:
+        AtomicCheckpointIO().save_checkpoint({"new": 2}, old)
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"checkpoint {old} cannot be written: No space left on device"
+    assert_untouched(old)
+
+
+def test_nothing_is_seen_under_the_name_before_it_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    seen = []
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(path.exists()), sync(descriptor)))
+    AtomicCheckpointIO().save_checkpoint(WHOLE, path)
+    assert seen == [False]
+    assert path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^checkpoint .*last\.ckpt cannot be written: "):
+        AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "file" / "last.ckpt")
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+    def __init__(self, folder):
+        self.folder = folder
+
+
+def saved(contents) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "is not a readable checkpoint"),
+        (b"some text\n", "is not a readable checkpoint"),
+        (saved(WHOLE)[:-200], "is not a readable checkpoint"),
+        (pickle.dumps({"state_dict": print}), "is not a readable checkpoint"),
+        (saved({"state_dict": {}, "epoch": 3}), "it has no hyper_parameters, sizes, history, window"),
+        (saved({}), "is not a checkpoint of this trainer"),
+        (saved([1, 2]), "is not a checkpoint of this trainer"),
+        (saved(torch.zeros(3)), "is not a checkpoint of this trainer"),
+        (saved(5), "is not a checkpoint of this trainer"),
+    ],
+    ids=["empty", "text", "cut off", "pickle", "other trainer's", "no keys", "list", "tensor", "number"],
+)
+def test_what_is_no_checkpoint_of_this_trainer_is_refused(tmp_path, contents, message):
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=message) as caught:
+        read_checkpoint(str(path))
+    assert str(caught.value).startswith(f"--ckpt_path: {path} ")
+    assert "\n" not in str(caught.value)
+
+
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
+    path, trace = tmp_path / "x.ckpt", tmp_path / "trace"
+    path.write_bytes(saved({**WHOLE, "extra": Code(str(trace))}))
+    with pytest.raises(UserError, match="is not a readable checkpoint"):
+        read_checkpoint(str(path))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["missing.ckpt", "."], ids=["no file", "folder"])
+def test_a_path_without_file_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"^--ckpt_path: there is no file "):
+        read_checkpoint(str(tmp_path / name))
+
+
+@pytest.fixture
+def trained(fit):
+    model = {"lr": 0.01, "class_weights": [1.0, 2.0, 3.0, 4.0]}
+    return fit(model, enable_checkpointing=True, callbacks=checkpoint_callbacks())
+
+
+def test_last_and_best_are_kept(trained):
+    assert sorted(path.name for path in trained.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    accuracies = trained.module.curves.history["val/accuracy"][1]
+    best, last = (read_checkpoint(str(trained.checkpoints / name)) for name in ("best.ckpt", "last.ckpt"))
+    assert best["history"]["val/accuracy"][1][-1] == max(accuracies)
+    assert last["global_step"] == trained.trainer.global_step
+    assert last["history"]["val/accuracy"][1] == accuracies
+
+
+def test_a_checkpoint_alone_makes_the_module(trained, dataset, torch_network):
+    module = MLPModule.load_from_checkpoint(trained.checkpoints / "last.ckpt", weights_only=True)
+    assert dict(module.hparams) == dict(trained.module.hparams)
+    assert torch.equal(module.network.flat, trained.module.network.flat)
+    weights = read_checkpoint(str(trained.checkpoints / "last.ckpt"))["state_dict"]
+    plain = torch_network({name.removeprefix("network."): tensor for name, tensor in weights.items()})
+    torch.testing.assert_close(module(dataset.test_x), plain(dataset.test_x))
+
+
+def test_last_is_the_last_though_another_was_better(fit):
+    # With a learning rate of 0 no epoch is better than the first.
+    run = fit({"lr": 0.0}, max_epochs=3, enable_checkpointing=True, callbacks=checkpoint_callbacks())
+    checkpoints = {path.stem: read_checkpoint(str(path)) for path in run.checkpoints.iterdir()}
+    assert {name: checkpoint["global_step"] for name, checkpoint in checkpoints.items()} == {"best": 5, "last": 15}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps"),
+    [({"max_steps": 7}, 7), ({"val_check_interval": 2}, 10)],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_last_is_written_when_the_training_ends(fit, trainer, steps):
+    run = fit(enable_checkpointing=True, callbacks=checkpoint_callbacks(), **trainer)
+    assert read_checkpoint(str(run.checkpoints / "last.ckpt"))["global_step"] == run.trainer.global_step == steps

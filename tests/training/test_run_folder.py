@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from mlp_lightning.errors import UserError
+from mlp_lightning.training.run_folder import make_logger, run_folder, tensorboard, write_json
+
+
+def test_each_run_has_the_next_free_number(tmp_path):
+    for number in range(2):
+        logger = make_logger(str(tmp_path), "relu")
+        assert logger.log_dir == str(tmp_path / "lightning_logs" / "relu" / f"version_{number}")
+        logger.experiment.close()
+    assert make_logger(str(tmp_path), "adam").version == 0
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^trainer\.default_root_dir: got .*file, but .* cannot be made: "):
+        make_logger(str(tmp_path / "file"), "relu")
+
+
+def test_a_run_without_logger_has_no_folder(make_parts):
+    trainer = make_parts().trainer
+    assert run_folder(trainer) is None
+    assert tensorboard(trainer) is None
+
+
+def test_the_folder_is_made_on_demand(make_parts, tmp_path):
+    trainer = make_parts(logger=make_logger(str(tmp_path), "relu")).trainer
+    folder = run_folder(trainer)
+    assert folder.is_dir()
+    assert folder.parent == tmp_path / "lightning_logs" / "relu"
+
+
+def test_json_replaces_what_was_there_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    write_json(path, {"test/loss": 0.1, "nested": {"a": 1}})
+    assert json.loads(path.read_text()) == {"test/loss": 0.1, "nested": {"a": 1}}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_that_cannot_be_made_leaves_the_old_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,117 @@
+"""Two processes against one: the same weights and the same figures."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from mlp_lightning.errors import UserError
+from mlp_lightning.training.checkpoint import checkpoint_callbacks
+from mlp_lightning.training.strategy import START_METHODS, check_strategy, sum_over_ranks
+
+# Forked from a process that has threads of others: Python ≥ 3.12 warns, and these children use none of them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+FORKED = {"devices": 2, "strategy": "ddp_fork"}
+WEIGHTS = [0.5, 1.0, 2.0, 3.0]
+PER_BATCH = {"validation": "per_batch", "shuffle": False}
+# 70 training samples of a holdout are 3 · 23 + 1: one process has no sample of the last minibatch. Of a minibatch of 5
+# samples one validates, and one process has none.
+ROWS = {
+    "sum, weights, shuffled": ({"reduction": "sum", "class_weights": WEIGHTS}, {"batch_size": 23}),
+    "mean, weights, shuffled": ({"reduction": "mean", "class_weights": WEIGHTS}, {"batch_size": 23}),
+    "mean, per batch": ({"reduction": "mean"}, {"batch_size": 5, **PER_BATCH}),
+    "mean, squared error, clipped": ({"loss": "mse", "clip_norm": 0.05}, {"batch_size": 16}),
+    "sum, per batch, weights": ({"reduction": "sum", "class_weights": WEIGHTS}, {"batch_size": 16, **PER_BATCH}),
+}
+
+
+@pytest.fixture
+def last_of(fit):
+    """The checkpoint at the end of a training, whose processes return nothing else."""
+
+    def run(model, data, **trainer):
+        parts = fit(
+            {"optimizer": "sgd", "lr": 0.02, "momentum": 0.5, **model},
+            data,
+            callbacks=checkpoint_callbacks(),
+            enable_checkpointing=True,
+            log_every_n_steps=3,
+            **trainer,
+        )
+        return torch.load(parts.checkpoints / "last.ckpt", weights_only=True)
+
+    return run
+
+
+def assert_equal(two, one):
+    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-6, atol=1e-6)
+    assert two["global_step"] == one["global_step"]
+    assert two["history"].keys() == one["history"].keys()
+    for name, (steps, values) in one["history"].items():
+        assert two["history"][name][0] == steps, name
+        assert two["history"][name][1] == pytest.approx(values, rel=1e-5), name
+
+
+@pytest.mark.parametrize(("model", "data"), ROWS.values(), ids=ROWS)
+def test_two_processes_equal_one(last_of, model, data):
+    assert_equal(last_of(model, data, **FORKED), last_of(model, data))
+
+
+class SeedByRank(pl.Callback):
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        pl_module.hparams["seed"] = trainer.global_rank
+
+
+def test_processes_start_from_the_weights_of_the_first(fit):
+    settings = {"enable_checkpointing": True, "max_epochs": 1}
+    two = fit({"seed": 0}, callbacks=[SeedByRank(), *checkpoint_callbacks()], **settings, **FORKED)
+    one = fit({"seed": 0}, max_epochs=1)
+    weights = torch.load(two.checkpoints / "last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(weights, dict(one.module.state_dict()), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_each_test_sample_counts_once(fit, make_parts, dataset, n_processes):
+    trained = fit({"class_weights": WEIGHTS, "lr": 0.01}, max_epochs=4)
+    trained.trainer.test(trained.module, trained.data, verbose=False)
+    one = trained.module.results
+    assert len(dataset.test_y) % n_processes
+    several = make_parts(devices=n_processes, strategy="ddp_fork")
+    several.trainer.test(trained.module, several.data, verbose=False)
+    two = several.trainer.callback_metrics
+    correct = one["test/accuracy"] * len(dataset.test_y)
+    assert 0 < correct < len(dataset.test_y)
+    assert two["test/accuracy"].item() * len(dataset.test_y) == pytest.approx(correct, rel=1e-6)
+    assert two["test/loss"].item() == pytest.approx(one["test/loss"], rel=1e-6)
+
+
+def test_two_processes_go_on_from_a_checkpoint_within_a_window_of_records(fit):
+    settings = {"enable_checkpointing": True, "log_every_n_steps": 4}
+    straight = fit({}, PER_BATCH, log_every_n_steps=4)
+    half = fit({}, PER_BATCH, max_epochs=1, callbacks=checkpoint_callbacks(), **settings, **FORKED)
+    last = half.checkpoints / "last.ckpt"
+    resumed = fit({}, PER_BATCH, ckpt_path=last, callbacks=checkpoint_callbacks(), **settings, **FORKED)
+    history = torch.load(resumed.checkpoints / "last.ckpt", weights_only=True)["history"]
+    expected = straight.module.curves.history
+    assert expected["train/loss"][0] == [4, 8, 12]
+    for name, (steps, values) in history.items():
+        assert (steps, values) == (expected[name][0], pytest.approx(expected[name][1], rel=1e-5)), name
+
+
+def test_one_process_has_the_sum_already():
+    tensor = torch.ones(2)
+    assert sum_over_ranks(tensor) is tensor
+
+
+@pytest.mark.parametrize("name", START_METHODS)
+def test_lightnings_names_stand_for_this_strategy(make_parts, name):
+    check_strategy(make_parts(strategy=name, devices=2).trainer)
+
+
+def test_a_single_device_needs_no_processes(make_parts):
+    check_strategy(make_parts(devices=1).trainer)
+
+
+def test_another_strategy_is_refused(make_parts):
+    trainer = make_parts(strategy="ddp_find_unused_parameters_true", devices=2).trainer
+    with pytest.raises(UserError, match=r"^trainer\.strategy: got DDPStrategy, must be auto or one of ddp, ddp_spawn"):
+        check_strategy(trainer)

@@ -10,11 +10,13 @@ from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mlp_lightning.config_files import CONFIG_FOLDER, find_configs
+from mlp_lightning.commands.trainer import Trainer
+from mlp_lightning.config_files import CONFIG_FOLDER, find_config, find_configs
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
+from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.pictures import Pictures
@@ -25,6 +27,8 @@ from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
+# Commands that look at a step and leave no run behind.
+LOOKING = ("check", "explain")
 
 
 class OneLineParser(LightningArgumentParser):
@@ -41,7 +45,7 @@ class OneLineParser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    """``fit``, ``validate`` and ``test`` on MLPModule and DataModule."""
+    """``fit``, ``validate``, ``test``, ``check`` and ``explain`` on MLPModule and DataModule."""
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -50,6 +54,7 @@ class CLI(LightningCLI):
             args=args,
             parser_class=OneLineParser,
             parser_kwargs={"description": __doc__},
+            trainer_class=Trainer,
             auto_configure_optimizers=False,
             # Without a logger the config goes to the root folder, where that of an earlier run may be.
             save_config_kwargs={"overwrite": True},
@@ -64,6 +69,8 @@ class CLI(LightningCLI):
             "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             "validate": hidden | {"dataloaders", "verbose"},
             "test": hidden | {"dataloaders", "verbose"},
+            "check": hidden,
+            "explain": hidden,
         }
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -131,11 +138,13 @@ class CLI(LightningCLI):
         trainer = config.trainer
         check_trainer_options(trainer)
         self._check_own_options(config)
-        if trainer.logger in (None, True):
+        if self.subcommand in LOOKING:
+            kwargs["logger"] = False
+        elif trainer.logger in (None, True):
             kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name)
         self.report = Report()
         self.checkpoints = checkpoint_callbacks()
-        callbacks = [Histograms(), Pictures(), self.report]
+        callbacks = [Histograms(), Health(), Pictures(), self.report]
         if trainer.enable_progress_bar is not False:
             callbacks.append(TQDMProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:
@@ -169,6 +178,8 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in LOOKING:
+            return kwargs
         kwargs["weights_only"] = True
         if subcommand != "fit":
             kwargs["verbose"] = False
@@ -212,8 +223,14 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
     quiet_lightning()
     register_strategies()
+    arguments = sys.argv[1:] if args is None else args
     try:
-        CLI(args)
+        if arguments[:1] == ["compare"]:
+            from mlp_lightning.commands.compare import compare
+
+            compare(arguments[1:], lambda name: find_config(name, CONFIG_FOLDER))
+        else:
+            CLI(args)
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:

@@ -20,7 +20,7 @@ def find_configs(arguments: list[str], folder: Path) -> tuple[list[str], str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if is_config or (equals and name in ("--config", "-c")):
-            path = _find_config(argument if is_config else value, folder)
+            path = find_config(argument if is_config else value, folder)
             found.append(str(path) if is_config else f"{name}={path}")
             run_name = path.stem
             is_config = False
@@ -30,7 +30,8 @@ def find_configs(arguments: list[str], folder: Path) -> tuple[list[str], str]:
     return found, run_name
 
 
-def _find_config(name: str, folder: Path) -> Path:
+def find_config(name: str, folder: Path) -> Path:
+    """The path of a config, from here or else from ``folder``; raises UserError as ``find_configs``."""
     for path in (Path(name), folder / name):
         if path.is_file():
             _check_config(path)

@@ -12,6 +12,7 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
+from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves, check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
 from mlp_lightning.training.recipe import (
@@ -119,7 +120,7 @@ class MLPModule(pl.LightningModule):
         self.schedule_options = {name: self.hparams[name] for name in SCHEDULE_OPTIONS}
         # Wrong settings are found before any data is loaded.
         make_optimizer(torch.zeros(1), 1, optimizer, lr, self.optimizer_options)
-        make_schedule(schedule, self.schedule_options, warmup_epochs=warmup_epochs, steps_per_epoch=1, total_steps=1e9)
+        self.make_schedule(steps_per_epoch=1, total_steps=10**9)
         # The sum, always: the mean's scale goes in as ``dloss``, since a minibatch may be spread over devices.
         self.loss = make_loss(loss, "sum", label_smoothing=label_smoothing, class_weights=class_weights)
         self.curves = Curves()
@@ -148,19 +149,24 @@ class MLPModule(pl.LightningModule):
         rule, lr = self.hparams["optimizer"], self.hparams["lr"]
         return make_optimizer(network.flat, network.weight_numel, rule, lr, self.optimizer_options)
 
+    def make_schedule(self, steps_per_epoch: int, total_steps: float) -> Schedule:
+        """The multiplier of the learning rate for a training of that length."""
+        return make_schedule(
+            self.hparams["schedule"],
+            self.schedule_options,
+            warmup_epochs=self.hparams["warmup_epochs"],
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, K)`` of inputs ``(B, D)``."""
         return self.network(x)[0]
 
     def on_train_start(self) -> None:
         """Fix the schedule, now that the length of the training is known."""
-        self._schedule = make_schedule(
-            self.hparams["schedule"],
-            self.schedule_options,
-            warmup_epochs=self.hparams["warmup_epochs"],
-            steps_per_epoch=int(self.trainer.num_training_batches),
-            total_steps=self.trainer.estimated_stepping_batches,
-        )
+        steps_per_epoch = int(self.trainer.num_training_batches)
+        self._schedule = self.make_schedule(steps_per_epoch, self.trainer.estimated_stepping_batches)
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
@@ -281,6 +287,8 @@ class MLPModule(pl.LightningModule):
                 f"--ckpt_path: the checkpoint's layers have the widths {list(checkpoint['sizes'])}, "
                 f"but data and model.hidden ask for {list(self.network.sizes)}"
             )
+        if self._trainer is None or self.trainer.state.fn != "fit":
+            return
         self.curves.history = checkpoint["history"]
         # The sums are over all processes: one of them takes them up.
         self.curves.go_on(checkpoint["window"] if self.global_rank == 0 else {})

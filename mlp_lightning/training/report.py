@@ -1,5 +1,6 @@
 """The callback that tells: the network before training, one table and ``metrics.json`` after it."""
 
+import math
 import platform
 import time
 from importlib.metadata import version
@@ -78,10 +79,6 @@ class Report(pl.Callback):
         """Write what is known before the test, which may be turned off or interrupted."""
         self._write(trainer, pl_module)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write again, with the figures of the test set."""
-        self._write(trainer, pl_module)
-
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, MLPModule)
         class_names = trainer.datamodule.data.class_names  # type: ignore[attr-defined]
@@ -89,7 +86,9 @@ class Report(pl.Callback):
         if "train/loss" in module.curves.history:
             self.metrics["train/loss"] = module.curves.history["train/loss"][1][-1]
         for part, counts in module.counts.items():
-            self.metrics[f"{part}/class_accuracy"] = dict(zip(class_names, class_accuracy(counts), strict=True))
+            # JSON has no NaN: a class without samples has no accuracy.
+            shares = [None if math.isnan(share) else share for share in class_accuracy(counts)]
+            self.metrics[f"{part}/class_accuracy"] = dict(zip(class_names, shares, strict=True))
         self.metrics |= {"seed": module.hparams["seed"], "device": _device_name(module.device), "versions": VERSIONS}
         folder = run_folder(trainer)
         if folder is not None:
@@ -99,6 +98,7 @@ class Report(pl.Callback):
         """Print the table of results and log the hyperparameters with them, once all of them are there."""
         if not trainer.is_global_zero:
             return
+        self._write(trainer, module)
         print(results_table(self.metrics))
         logger = tensorboard_logger(trainer)
         if logger is None:

@@ -33,7 +33,8 @@ def results_table(metrics: dict[str, Any]) -> str:
             rows.append((f"{part} loss", f"{metrics[f'{part}/loss']:.4f}"))
             rows.append((f"{part} accuracy", f"{metrics[f'{part}/accuracy']:.2%}"))
     if "test/class_accuracy" in metrics:
-        rows += [(f"  class {name}", f"{share:.2%}") for name, share in metrics["test/class_accuracy"].items()]
+        shares = metrics["test/class_accuracy"].items()
+        rows += [(f"  class {name}", "no samples" if share is None else f"{share:.2%}") for name, share in shares]
     if "seconds" in metrics:
         rows.append(("seconds", f"{metrics['seconds']:.1f}, of which {metrics['train_seconds']:.1f} in training steps"))
         rows.append(("images per second", f"{metrics['images_per_second']:,.0f}"))

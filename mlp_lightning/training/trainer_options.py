@@ -15,6 +15,8 @@ NOT_ZERO = {
     "limit_train_batches": "trains nothing; the command test evaluates without training",
     "val_check_interval": "validates never; use a count, a fraction of an epoch, or limit_val_batches 0",
 }
+# The last three are other names of the first two, and the default.
+PRECISIONS = ("32-true", "64-true", "bf16-true", "32", "64", "None")
 AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
 
 
@@ -34,6 +36,10 @@ def check_trainer_options(options: Namespace) -> None:
         raise UserError("trainer.barebones: got true, must be false: it forbids the log and the checkpoints of a run")
     if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
         raise UserError(f"trainer.strategy: got {options.strategy}, must be auto or one of {', '.join(START_METHODS)}")
+    if str(options.precision) not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:3])} or null"
+        )
     for name, reason in NOT_ZERO.items():
         if options[name] == 0:
             raise UserError(f"trainer.{name}: got 0, which {reason}")

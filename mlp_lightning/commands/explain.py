@@ -1,0 +1,150 @@
+"""The ``explain`` command: one minibatch through forward, loss, backward and update, each operation as a record."""
+
+import copy
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from mlp_lightning.commands.explain_html import render_html, write_page
+from mlp_lightning.commands.explain_layers import backward_steps, forward_steps
+from mlp_lightning.commands.explain_loss import afterwards_steps, loss_steps
+from mlp_lightning.commands.explain_step import Explanation, Step
+from mlp_lightning.commands.explain_text import render_text
+from mlp_lightning.commands.explain_update import update_steps
+from mlp_lightning.commands.stand import stand
+from mlp_lightning.data.loader import Batch, Batches
+from mlp_lightning.data.module import DataModule
+from mlp_lightning.errors import UserError
+from mlp_lightning.nn import MLP
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.recipe import make_optimizer
+
+
+def explain(
+    trainer: pl.Trainer,
+    module: MLPModule,
+    datamodule: DataModule,
+    *,
+    sample: int = 0,
+    html: str | None = None,
+    ckpt_path: str | None = None,
+) -> None:
+    """Print the walk of one minibatch of the first epoch, and write it as a page.
+
+    Args:
+        trainer: gives device, precision and the length of the training, which the schedule needs; it is not run.
+        module: the network and how it learns.
+        datamodule: the data.
+        sample: which sample is shown in detail, counted in the order in which the first epoch trains; its minibatch is
+            the one that is walked.
+        html: the page's file, replaced if it exists; None for no page.
+        ckpt_path: a checkpoint to take the weights from; the optimizer starts afresh.
+
+    Raises:
+        UserError: a sample that is not there, a page that cannot be written, a checkpoint that does not fit, or more
+            than one device.
+    """
+    standing = stand(trainer, module, datamodule, ckpt_path)
+    index, batch, row = find_minibatch(standing.batches, sample)
+    x = trainer.precision_plugin.convert_input(batch.x)
+    data = datamodule.data
+    factor = module.make_schedule(standing.steps_per_epoch, standing.total_steps)(0)
+    steps = walk(module, x, batch.y, row, lr_factor=factor, image_shape=data.image_shape, class_names=data.class_names)
+
+    sizes = "-".join(map(str, module.network.sizes))
+    facts = [
+        ("network", f"{sizes}, {module.hparams['activation']}, {module.network.flat.dtype}".replace("torch.", "")),
+        ("weights", f"from {ckpt_path}" if ckpt_path else f"{module.hparams['init']}, seed {module.hparams['seed']}"),
+        ("loss", f"{module.hparams['loss']}, {module.hparams['reduction']} over the minibatch"),
+        ("update", f"{module.hparams['optimizer']}, first step, fresh state"),
+        (
+            "minibatch",
+            f"{index} of 0 … {len(standing.batches) - 1} in the first epoch of {datamodule.dataset}; B = {len(x)}",
+        ),
+        ("sample", f"{sample}: row {row} of its minibatch, class {data.class_names[int(batch.y[row])]}"),
+    ]
+    explanation = Explanation("One training step, explained", facts, steps, totals(steps, module.network))
+    print(render_text(explanation))
+    if html is not None:
+        write_page(render_html(explanation), Path(html))
+        print(f"\npage: {html}")
+
+
+def walk(
+    module: MLPModule,
+    x: Tensor,
+    y: Tensor,
+    sample: int = 0,
+    *,
+    lr_factor: float = 1.0,
+    image_shape: tuple[int, int] | None = None,
+    class_names: tuple[str, ...] = (),
+) -> list[Step]:
+    """The first training step on one minibatch, operation by operation, with the numbers that training would use.
+
+    The optimizer's state is fresh. ``module`` keeps its weights: a copy of its network takes the step.
+
+    Args:
+        module: with its network built.
+        x: the minibatch ``(B, D)``.
+        y: its targets ``(B,)``.
+        sample: the row of ``x`` to show in detail, in 0 … B − 1.
+        lr_factor: what the schedule multiplies the learning rate by.
+        image_shape: (height, width) if the D entries of a sample are an image.
+        class_names: K names; empty for 0 … K − 1.
+
+    Raises:
+        UserError: ``sample`` is outside its range.
+    """
+    if not 0 <= sample < len(x):
+        raise UserError(f"--sample: got {sample}, must be from 0 to {len(x) - 1}")
+    network, options = copy.deepcopy(module.network), module.hparams
+    classes = class_names or tuple(str(k) for k in range(network.sizes[-1]))
+    logits, cache = network(x)
+    losses, dlogits = loss_steps(module.loss, options["reduction"], len(cache), logits, y, sample, classes)
+    deltas: list[Tensor] = []
+    network.backward(dlogits, cache, deltas=deltas)
+    optimizer = make_optimizer(
+        network.flat, network.weight_numel, options["optimizer"], options["lr"], module.optimizer_options
+    )
+    return [
+        *forward_steps(network, cache, sample, image_shape, classes),
+        *losses,
+        *backward_steps(network, cache, deltas[::-1], sample),
+        # From here on the network has taken the step.
+        *update_steps(network, optimizer, options, lr_factor, image_shape),
+        *afterwards_steps(module.loss, options["reduction"], logits, network(x)[0], y, sample, classes),
+    ]
+
+
+def find_minibatch(batches: Batches, sample: int) -> tuple[int, Batch, int]:
+    """The minibatch that trains sample ``sample`` of the coming epoch: its index, itself and the sample's row.
+
+    Raises:
+        UserError: there is no such sample.
+    """
+    first = 0
+    for index, batch in enumerate(batches):
+        if 0 <= sample - first < len(batch.y):
+            return index, batch, sample - first
+        first += len(batch.y)
+    raise UserError(f"--sample: got {sample}, must be from 0 to {first - 1}")
+
+
+def totals(steps: list[Step], network: MLP) -> list[tuple[str, str]]:
+    """Multiply-adds and bytes of each phase and of the whole step, and the number of parameters."""
+    rows = []
+    for phase in ("forward", "loss", "backward", "update"):
+        chosen = [step for step in steps if step.phase == phase]
+        rows.append((phase, _cost(chosen)))
+    weights, every = network.weight_numel, network.flat.numel()
+    return [
+        *rows,
+        ("the step", _cost(steps)),
+        ("parameters", f"{every:,}: {weights:,} weights, {every - weights:,} biases"),
+    ]
+
+
+def _cost(steps: list[Step]) -> str:
+    return f"{sum(step.multiply_adds for step in steps):,} multiply-adds, {sum(step.bytes for step in steps):,} bytes"

@@ -1,0 +1,461 @@
+"""What a user may get wrong: each row is a command line, and what its one line of error must say."""
+
+import os
+import pickle
+import shlex
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+
+# No row can train for long, should it be taken after all.
+FIT = (
+    "fit --trainer.accelerator cpu --trainer.devices 1 --trainer.max_epochs 1 --trainer.limit_train_batches 2 "
+    "--trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --model.hidden [4] --data.dataset fashion_mnist "
+    "--data.root ROOT --data.batch_size 10 --data.validation_size 10"
+)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype("u1").tobytes()
+
+
+def write_fashion(root: Path, **other: bytes) -> None:
+    """Forty training and ten test images of 2 × 3 pixels; ``train_labels=…`` replaces the contents of a file."""
+    raw = root / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for part, prefix, n in (("train", "train", 40), ("test", "t10k", 10)):
+        images, labels = rng.integers(0, 256, (n, 2, 3)), np.arange(n) % 10
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(other.get(f"{part}_images", idx(images)))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(other.get(f"{part}_labels", idx(labels)))
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the command is given; there is no network."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    monkeypatch.chdir(tmp_path)
+    write_fashion(tmp_path / "data")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, run_main: Callable[..., None]) -> bytes:
+    """The checkpoint of a short run."""
+    root = tmp_path_factory.mktemp("trained")
+    write_fashion(root / "data")
+    fit = FIT.replace("ROOT", str(root / "data"))
+    run_main(*shlex.split(fit), "--trainer.default_root_dir", root, "--test", "never")
+    (path,) = root.rglob("last.ckpt")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def error_of(here: Path, run_main: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line of error of a command line, which must leave the folder as it was."""
+
+    def error(line: str, *, leaves_a_run: bool = False) -> str:
+        before = contents_of(here)
+        with pytest.raises(SystemExit) as caught:
+            run_main(*(part.replace("ROOT", str(here / "data")) for part in shlex.split(line)))
+        assert caught.value.code == 2
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        (message,) = captured.err.splitlines()
+        assert message.startswith("error: ")
+        after = contents_of(here)
+        if leaves_a_run:
+            after = {name: held for name, held in after.items() if not name.startswith("lightning_logs/")}
+        assert after == before
+        return message
+
+    return error
+
+
+def check(message: str, expected: tuple[str, ...]) -> None:
+    for part in expected:
+        assert part in message
+
+
+def says(*rows: tuple[str, ...]) -> pytest.MarkDecorator:
+    """Rows of a command line's own part and what its error must contain."""
+    parameters = [pytest.param(row[0], row[1:], id=row[0].replace("--", "") or "nothing") for row in rows]
+    return pytest.mark.parametrize(("options", "expected"), parameters)
+
+
+@says(
+    ("", "subcommand", "nothing", "fit, validate, test"),
+    ("train", "subcommand", "got train", "fit, validate, test"),
+    ("--config relu.yaml", "subcommand", "fit, validate, test"),
+    ("--config relu.yaml fit", "--config", "after", "fit"),
+    ("--verbose", "verbose", "no such option"),
+)
+def test_command(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(options), expected)
+
+
+@says(
+    ("--model.hiden [3]", "model.hiden", "did you mean model.hidden?"),
+    ("--trainer.max_epocs 3", "trainer.max_epocs", "did you mean trainer.max_epochs?"),
+    ("--lr 0.1", "lr", "did you mean model.lr?"),
+    ("--patiense 3", "patiense", "did you mean patience?"),
+    ("--model.foo 3", "model.foo", "no such option"),
+    ("--model.l 3", "model.l", "model.lr", "model.loss"),
+    ("stray", "stray", "no such option"),
+    ("--model.lr", "model.lr", "nothing", "a value"),
+    ("--model.lr=", "model.lr", "nothing", "a number"),
+    ("--config", "config", "nothing", "a value"),
+    ("--model.seed 3", "model.seed", "seed_everything"),
+    ("--data.seed 3", "data.seed", "seed_everything"),
+    ("--model 3", "model", "got 3", "options by name"),
+    ("--print_config=foo", "foo", "print_config"),
+)
+def test_option_names(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@says(
+    ("--model.activation foo", "model.activation", "got foo", "relu"),
+    ("--model.init foo", "model.init", "got foo", "he_normal"),
+    ("--model.loss foo", "model.loss", "got foo", "cross_entropy, mse"),
+    ("--model.reduction null", "model.reduction", "got null", "mean, sum"),
+    ("--model.optimizer foo", "model.optimizer", "got foo", "sgd, adam"),
+    ("--model.schedule foo", "model.schedule", "got foo", "constant, step"),
+    ("--data.dataset foo", "data.dataset", "got foo", "mnist, fashion_mnist"),
+    ("--data.dataset [mnist]", "data.dataset", "got ['mnist']", "mnist, fashion_mnist"),
+    ("--data.validation foo", "data.validation", "got foo", "holdout, per_batch"),
+    ("--test foo", "test", "got foo", "last, best, never"),
+    ("--trainer.precision foo", "trainer.precision", "got foo", "bf16-true"),
+)
+def test_choices(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@says(
+    ("--model.lr fast", "model.lr", "got fast", "a number"),
+    ("--model.lr true", "model.lr", "got true", "a number"),
+    ("--model.lr null", "model.lr", "got null", "a number"),
+    ("--model.lr [1]", "model.lr", "got [1]", "a number"),
+    ("--model.lr nan", "model.lr", "got nan", "a number"),
+    ("--model.clip_norm foo", "model.clip_norm", "got foo", "a number or null"),
+    ("--model.hidden 5", "model.hidden", "got 5", "a list"),
+    ("--model.hidden null", "model.hidden", "got null", "a list"),
+    ("--model.hidden [a]", "model.hidden", "got a", "a whole number"),
+    ("--model.hidden [1.5]", "model.hidden", "got 1.5", "a whole number"),
+    ("--model.hidden {a:1}", "model.hidden", "got {a:1}", "a list"),
+    ("--model.class_weights [a]", "model.class_weights", "got ['a']", "a list of numbers or null"),
+    ("--model.class_weights 3", "model.class_weights", "got 3", "a list of numbers or null"),
+    ("--model.nesterov maybe", "model.nesterov", "got maybe", "true or false or null"),
+    ("--data.batch_size 1.5", "data.batch_size", "got 1.5", "a whole number"),
+    ("--data.batch_size nan", "data.batch_size", "got nan", "a whole number"),
+    ("--data.batch_size null", "data.batch_size", "got null", "a whole number"),
+    ("--data.shuffle 3", "data.shuffle", "got 3", "true or false"),
+    ("--data.validation_size many", "data.validation_size", "got many", "a number"),
+    ("--patience 1.5", "patience", "got 1.5", "a whole number or null"),
+    ("--seed_everything true", "seed_everything", "got true", "a whole number"),
+    ("--trainer.max_epochs many", "trainer.max_epochs", "got many", "a whole number or null"),
+    ("--trainer.logger foo", "trainer.logger", "got foo", "true or false", "a class path"),
+    ("--trainer.callbacks foo", "trainer.callbacks", "got foo", "a list", "a class path"),
+    ("--trainer.callbacks [foo]", "trainer.callbacks", "got ['foo']", "a list", "a class path"),
+)
+def test_types(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@says(
+    ("--model.lr -1", "model.lr", "-1.0", ">= 0"),
+    ("--model.lr .nan", "model.lr", "nan", "finite"),
+    ("--model.lr .inf", "model.lr", "inf", "finite"),
+    ("--model.lr 1e300", "model.lr", "1e+300", "at most"),
+    ("--model.hidden [4,0]", "model.hidden", "[4, 0]", "at least 1"),
+    ("--model.hidden [-3]", "model.hidden", "[-3]", "at least 1"),
+    ("--model.label_smoothing 1", "model.label_smoothing", "1.0", "[0, 1)"),
+    ("--model.label_smoothing .nan", "model.label_smoothing", "nan", "[0, 1)"),
+    ("--model.class_weights [1,-1]", "model.class_weights", "[1.0, -1.0]", "positive"),
+    ("--model.class_weights [0,1]", "model.class_weights", "[0.0, 1.0]", "positive"),
+    ("--model.class_weights [.inf,1]", "model.class_weights", "[inf, 1.0]", "finite"),
+    ("--model.optimizer sgd --model.momentum -1", "model.momentum", "-1.0", "[0, 1)"),
+    ("--model.optimizer sgd --model.momentum .nan", "model.momentum", "nan", "[0, 1)"),
+    ("--model.optimizer sgd --model.momentum 0.9 --model.dampening -1", "model.dampening", "-1.0", "[0, 1)"),
+    ("--model.beta1 1", "model.beta1", "1.0", "[0, 1)"),
+    ("--model.beta2 -0.1", "model.beta2", "-0.1", "[0, 1)"),
+    ("--model.beta2 .inf", "model.beta2", "inf", "[0, 1)"),
+    ("--model.eps -1", "model.eps", "-1.0", ">= 0"),
+    ("--model.eps .nan", "model.eps", "nan", "finite"),
+    ("--model.weight_decay -1", "model.weight_decay", "-1.0", ">= 0"),
+    ("--model.weight_decay .inf", "model.weight_decay", "inf", "finite"),
+    ("--model.optimizer rmsprop --model.alpha 1", "model.alpha", "1.0", "[0, 1)"),
+    ("--model.schedule step --model.gamma 0", "model.gamma", "0.0", "> 0"),
+    ("--model.schedule step --model.gamma 1.5", "model.gamma", "1.5", "[0, 1]"),
+    ("--model.schedule step --model.step_epochs 0", "model.step_epochs", "0.0", "above zero"),
+    ("--model.schedule step --model.step_epochs .inf", "model.step_epochs", "inf", "finite"),
+    ("--model.schedule cosine --model.final_factor -1", "model.final_factor", "-1.0", "[0, 1]"),
+    ("--model.schedule one_cycle --model.pct_start 1.1", "model.pct_start", "1.1", "[0, 1]"),
+    ("--model.warmup_epochs -1", "model.warmup_epochs", "-1.0", "zero or more"),
+    ("--model.warmup_epochs .inf", "model.warmup_epochs", "inf", "finite"),
+    ("--model.clip_norm 0", "model.clip_norm", "0.0", "above zero"),
+    ("--model.clip_norm .nan", "model.clip_norm", "nan", "above zero"),
+    ("--model.clip_value -1", "model.clip_value", "-1.0", "above zero"),
+    ("--model.clip_value .inf", "model.clip_value", "inf", "finite"),
+    ("--data.batch_size 0", "data.batch_size", "got 0", "at least 1"),
+    ("--data.batch_size -1", "data.batch_size", "got -1", "at least 1"),
+    ("--data.validation_size 0", "data.validation_size", "got 0", "at least 1", "(0, 1)"),
+    ("--data.validation_size -3", "data.validation_size", "got -3", "at least 1"),
+    ("--data.validation_size 2.5", "data.validation_size", "got 2.5", "(0, 1)"),
+    ("--data.validation_size .nan", "data.validation_size", "got nan", "(0, 1)"),
+    ("--data.validation_size .inf", "data.validation_size", "got inf", "(0, 1)"),
+    ("--data.validation_size 40", "data.validation_size", "got 40", "1 to 39"),
+    ("--patience 0", "patience", "got 0", "at least 1"),
+    ("--seed_everything -1", "seed_everything", "got -1", "0 to 4294967295"),
+    ("--seed_everything 4294967296", "seed_everything", "got 4294967296", "0 to 4294967295"),
+)
+def test_ranges(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@says(
+    ("--model.momentum 0.9", "model.momentum", "0.9", "adam does not take it", "beta1"),
+    ("--model.optimizer sgd --model.beta1 0.9", "model.beta1", "0.9", "sgd does not take it", "momentum"),
+    ("--model.optimizer adam_norm --model.weight_decay 0.1", "model.weight_decay", "0.1", "adam_norm", "beta2"),
+    ("--model.optimizer rmsprop --model.amsgrad true", "model.amsgrad", "rmsprop does not take it", "alpha"),
+    ("--model.gamma 0.1", "model.gamma", "0.1", "constant does not take it", "none"),
+    ("--model.schedule step --model.pct_start 0.3", "model.pct_start", "0.3", "step_epochs, gamma"),
+    ("--model.schedule one_cycle --model.warmup_epochs 1", "model.warmup_epochs", "1.0", "one_cycle"),
+    ("--model.loss mse --model.label_smoothing 0.1", "model.label_smoothing", "0.1", "mse does not take it"),
+    ("--model.loss mse --model.class_weights [1]", "model.class_weights", "[1.0]", "mse does not take it"),
+    ("--model.optimizer sgd --model.nesterov true", "model.nesterov", "momentum > 0", "momentum 0.0"),
+    ("--data.validation per_batch", "data.shuffle", "got true", "must be false", "per_batch"),
+    ("--data.validation per_batch --data.shuffle false --data.batch_size 1", "data.batch_size", "got 1,", "least 4"),
+    ("--data.validation per_batch --data.shuffle false --data.batch_size 3", "data.batch_size", "got 3,", "least 4"),
+    ("--test best --trainer.limit_val_batches 0", "test", "got best", "trainer.limit_val_batches"),
+    ("--test best --trainer.enable_checkpointing false", "test", "got best", "trainer.enable_checkpointing"),
+    ("--patience 3 --trainer.limit_val_batches 0", "patience", "got 3", "trainer.limit_val_batches"),
+)
+def test_combinations(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@says(
+    ("--trainer.gradient_clip_val 1", "trainer.gradient_clip_val", "1.0", "model.clip_norm"),
+    ("--trainer.accumulate_grad_batches 2", "trainer.accumulate_grad_batches", "2", "must be 1"),
+    ("--trainer.barebones true", "trainer.barebones", "true", "must be false"),
+    ("--trainer.strategy foo", "trainer.strategy", "got foo", "auto", "ddp"),
+    ("--trainer.strategy deepspeed", "trainer.strategy", "got deepspeed", "auto", "ddp"),
+    ("--trainer.strategy fsdp", "trainer.strategy", "got fsdp", "auto", "ddp"),
+    ("--trainer.accelerator foo", "accelerator='foo'", "auto", "cuda"),
+    ("--trainer.devices 0", "devices='0'"),
+    ("--trainer.devices foo", "devices=foo", "int > 0"),
+    ("--trainer.precision transformer-engine", "precision=transformer-engine", "transformer_engine"),
+    ("--trainer.max_epochs -2", "max_epochs", "-2", "non-negative integer or -1"),
+    ("--trainer.max_epochs 0", "trainer.max_epochs", "got 0", "trains nothing"),
+    ("--trainer.max_steps -2", "max_steps", "-2", "non-negative integer or -1"),
+    ("--trainer.max_steps 0", "trainer.max_steps", "got 0", "trains nothing"),
+    ("--trainer.max_time soon", "max_time=soon", "DD:HH:MM:SS"),
+    ("--trainer.log_every_n_steps 0", "trainer.log_every_n_steps", "got 0", "at least 1"),
+    ("--trainer.log_every_n_steps -1", "trainer.log_every_n_steps", "got -1", "at least 1"),
+    ("--trainer.check_val_every_n_epoch 0", "trainer.check_val_every_n_epoch", "got 0", "at least 1"),
+    ("--trainer.val_check_interval 0", "trainer.val_check_interval", "got 0", "fraction"),
+    ("--trainer.limit_train_batches 0", "trainer.limit_train_batches", "got 0", "trains nothing"),
+    ("--trainer.limit_train_batches -1", "limit_train_batches", "-1", "[0.0, 1.0] or an int"),
+    ("--trainer.limit_val_batches 1.5", "limit_val_batches", "1.5", "[0.0, 1.0] or an int"),
+    ("--trainer.limit_test_batches -1", "limit_test_batches", "-1", "[0.0, 1.0] or an int"),
+    ("--trainer.profiler foo", "profiler", "foo", "simple"),
+    ("--trainer.default_root_dir data/file", "trainer.default_root_dir", "data/file", "cannot be made"),
+    ("--trainer.default_root_dir /proc/runs", "trainer.default_root_dir", "/proc/runs", "cannot be made"),
+)
+def test_trainer_options(options: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]) -> None:
+    (here / "data" / "file").write_text("a file")
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_gpu_that_is_not_there(error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} --trainer.accelerator gpu"), ("accelerator=gpu", "No supported gpu backend found"))
+
+
+@says(
+    ("--model.class_weights [1,2]", "model.class_weights", "got 2 weights", "must be 10"),
+    ("--model.schedule cosine --model.warmup_epochs 20", "model.warmup_epochs", "got 20.0", "no step"),
+    ("--trainer.max_epochs -1 --trainer.max_time 00:00:00:30 --model.schedule cosine", "cosine", "trainer.max_epochs"),
+    ("--trainer.val_check_interval 100", "trainer.val_check_interval", "100", "batches (2)"),
+    (
+        "--model.optimizer sgd --model.activation identity --model.lr 1e30",
+        *("model.lr", "train/loss became", "by step", "smaller learning rate"),
+    ),
+    ("--trainer.check_val_every_n_epoch 2 --test best", "test: got best", "before its first validation"),
+)
+def test_what_only_the_run_shows(
+    options: str, expected: tuple[str, ...], error_of: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(error_of(f"{FIT} {options}", leaves_a_run=True), expected)
+
+
+CONFIGS = {
+    "empty": (b"", ("empty.yaml is empty", "options by name")),
+    "only a comment": (b"# later\n", ("only a comment.yaml is empty",)),
+    "a plain word": (b"hello\n", ("a plain word.yaml holds 'hello'", "options by name")),
+    "a list": (b"- 1\n- 2\n", ("a list.yaml holds [1, 2]", "options by name")),
+    "broken": (b"model: [1,\n  foo: }\n", ("broken.yaml is not a readable YAML file", "line 2")),
+    "binary": (bytes(range(256)), ("binary.yaml is not a readable YAML file", "0x80")),
+    "code": (b'model: !!python/object/apply:os.system ["touch pwned"]\n', ("code.yaml is not a readable YAML file",)),
+    "a misspelt option": (b"model:\n  hiden: [3]\n", ("model.hiden", "did you mean model.hidden?")),
+    "a misspelt group": (b"modle:\n  hidden: [3]\n", ("modle.hidden", "did you mean model.hidden?")),
+    "an unknown option": (b"nonsense: 3\n", ("nonsense", "no such option")),
+    "a wrong type": (b"model:\n  lr: fast\n", ("model.lr", "got fast", "a number")),
+    "not a number": (b"model:\n  lr: .nan\n", ("model.lr", "nan", "finite")),
+    "a group that is none": (b"model: 3\n", ("model: got 3", "options by name")),
+    "a list for a group": (b"trainer: [1]\n", ("trainer: got [1]", "options by name")),
+    "a word for a group": (b"data: mnist\n", ("data: got mnist", "options by name")),
+    "a number for a name": (b"1: 2\n", ("the key 1", "options by name")),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config(name: str, here: Path, error_of: Callable[..., str]) -> None:
+    held, expected = CONFIGS[name]
+    (here / f"{name}.yaml").write_bytes(held)
+    check(error_of(f"{FIT} --config '{name}.yaml'"), expected)
+
+
+@pytest.mark.parametrize("option", ["--config none.yaml", "--config=none.yaml", "-c none.yaml", "--config data"])
+def test_config_that_is_no_file(option: str, error_of: Callable[..., str]) -> None:
+    name = "data" if "data" in option else "none.yaml"
+    check(error_of(f"{FIT} {option}"), ("--config", f"there is no file '{name}'", "relu.yaml"))
+
+
+FILES = {
+    "truncated images": ({"train_images": idx(np.zeros((40, 2, 3)))[:-7]}, ("training files", "cannot be read")),
+    "truncated header": ({"test_images": idx(np.zeros((10, 2, 3)))[:9]}, ("test files", "cannot be read")),
+    "wrong magic": ({"train_labels": b"PK\3\4" + bytes(60)}, ("training files", "cannot be read")),
+    "empty": ({"train_labels": b""}, ("training files", "cannot be read")),
+    "label out of range": ({"train_labels": idx(np.full(40, 11))}, ("sample 0", "label 11", "0 … 9")),
+    "fewer labels than images": ({"train_labels": idx(np.arange(39) % 10)}, ("40 images", "39 labels")),
+    "no images": (
+        {"test_images": idx(np.zeros((0, 2, 3))), "test_labels": idx(np.zeros(0))},
+        ("test files", "cannot be read"),
+    ),
+    "another shape in test": ({"test_images": idx(np.zeros((10, 3, 3)))}, ("different shapes", "(2, 3)", "(3, 3)")),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_data_files(name: str, here: Path, error_of: Callable[..., str]) -> None:
+    files, expected = FILES[name]
+    write_fashion(here / "data", **files)
+    check(error_of(FIT), ("data.root", "FashionMNIST", *expected))
+
+
+def test_damaged_mnist(here: Path, error_of: Callable[..., str]) -> None:
+    path = here / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(idx(np.zeros((5, 28, 28))))
+    check(error_of(f"{FIT} --data.dataset mnist"), ("data.root", path.name, "damaged", "delete it"))
+
+
+@says(
+    ("--data.root none", "data.root", "got none", "an existing folder"),
+    ("--data.root data/FashionMNIST/raw/t10k-labels-idx1-ubyte", "data.root", "t10k-labels", "an existing folder"),
+    ("--data.dataset kmnist", "data.dataset", "kmnist is not in", "KMNIST/raw", "no network", "by hand"),
+)
+def test_data_root(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} {options}"), expected)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+class Checkpoint(NamedTuple):
+    make: Callable[[Path, bytes], object]
+    expected: tuple[str, ...]
+
+
+CHECKPOINTS = {
+    "empty": Checkpoint(lambda path, _: path.write_bytes(b""), ("not a readable checkpoint",)),
+    "random bytes": Checkpoint(
+        lambda path, _: path.write_bytes(np.random.default_rng(0).bytes(3000)), ("not a readable checkpoint",)
+    ),
+    "truncated": Checkpoint(lambda path, whole: path.write_bytes(whole[:-200]), ("not a readable checkpoint",)),
+    "foreign": Checkpoint(
+        lambda path, _: torch.save({"w": torch.ones(2)}, path), ("not a checkpoint of this", "state_dict")
+    ),
+    "a tensor": Checkpoint(lambda path, _: torch.save(torch.ones(2), path), ("not a checkpoint of this trainer",)),
+    "a pickle with code": Checkpoint(
+        lambda path, _: path.write_bytes(pickle.dumps(Code(), protocol=2)), ("carries code, which is never run",)
+    ),
+    "torch's file with code": Checkpoint(
+        lambda path, _: torch.save({"state_dict": Code()}, path), ("carries code, which is never run",)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [*((name, "fit") for name in CHECKPOINTS), ("torch's file with code", "test")]
+)
+def test_checkpoint(name: str, command: str, here: Path, trained: bytes, error_of: Callable[..., str]) -> None:
+    case = CHECKPOINTS[name]
+    case.make(here / "it.ckpt", trained)
+    check(error_of(f"{FIT.replace('fit', command, 1)} --ckpt_path it.ckpt"), ("--ckpt_path", "it.ckpt", *case.expected))
+
+
+@pytest.mark.parametrize("path", ["none.ckpt", "data"])
+def test_checkpoint_that_is_no_file(path: str, error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} --ckpt_path {path}"), ("--ckpt_path", f"there is no file {path}"))
+
+
+@says(
+    ("--model.hidden [5]", "model.hidden", "got [5]", "it.ckpt", "[4]"),
+    ("--model.optimizer sgd", "model.optimizer", "got sgd", "it.ckpt", "adam"),
+)
+def test_checkpoint_of_another_network(
+    options: str, expected: tuple[str, ...], here: Path, trained: bytes, error_of: Callable[..., str]
+) -> None:
+    (here / "it.ckpt").write_bytes(trained)
+    check(error_of(f"{FIT} --ckpt_path it.ckpt {options}"), expected)
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "validate"])
+def test_checkpoint_of_other_images(command: str, here: Path, trained: bytes, error_of: Callable[..., str]) -> None:
+    (here / "it.ckpt").write_bytes(trained)
+    write_fashion(here / "data", train_images=idx(np.zeros((40, 3, 3))), test_images=idx(np.zeros((10, 3, 3))))
+    line = f"{FIT.replace('fit', command, 1)} --ckpt_path it.ckpt"
+    check(error_of(line, leaves_a_run=True), ("--ckpt_path", "[6, 4, 10]", "[9, 4, 10]"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("fit --model.hiden [3]", "did you mean model.hidden?"),
+        ("fit --model.lr -1", "model.lr must be a finite number"),
+    ],
+    ids=["the parser's", "ours"],
+)
+def test_process(line: str, expected: str, here: Path) -> None:
+    """Exit status and output of a real process."""
+    done = subprocess.run([sys.executable, TRAIN, *shlex.split(line)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    errors = [text for text in done.stderr.splitlines() if text != "Seed set to 0"]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert expected in errors[0]

@@ -52,16 +52,14 @@ def explain(
     factor = module.make_schedule(standing.steps_per_epoch, standing.total_steps)(0)
     steps = walk(module, x, batch.y, row, lr_factor=factor, image_shape=data.image_shape, class_names=data.class_names)
 
+    last = len(standing.batches) - 1
     sizes = "-".join(map(str, module.network.sizes))
     facts = [
         ("network", f"{sizes}, {module.hparams['activation']}, {module.network.flat.dtype}".replace("torch.", "")),
         ("weights", f"from {ckpt_path}" if ckpt_path else f"{module.hparams['init']}, seed {module.hparams['seed']}"),
         ("loss", f"{module.hparams['loss']}, {module.hparams['reduction']} over the minibatch"),
         ("update", f"{module.hparams['optimizer']}, first step, fresh state"),
-        (
-            "minibatch",
-            f"{index} of 0 … {len(standing.batches) - 1} in the first epoch of {datamodule.dataset}; B = {len(x)}",
-        ),
+        ("minibatch", f"{index} of 0 … {last} in the first epoch of {datamodule.dataset}; B = {len(x)}"),
         ("sample", f"{sample}: row {row} of its minibatch, class {data.class_names[int(batch.y[row])]}"),
     ]
     explanation = Explanation("One training step, explained", facts, steps, totals(steps, module.network))

@@ -24,8 +24,14 @@ class Trainer(pl.Trainer):
 
         standing = stand(self, model, datamodule, ckpt_path)
         batches = [batch for batch, _ in zip(standing.batches, range(STEPS), strict=False)]
-        lengths = {"steps_per_epoch": standing.steps_per_epoch, "total_steps": standing.total_steps}
-        if not check(model, batches, precision=self.precision, **lengths):
+        passed = check(
+            model,
+            batches,
+            precision=self.precision,
+            steps_per_epoch=standing.steps_per_epoch,
+            total_steps=standing.total_steps,
+        )
+        if not passed:
             sys.exit(1)
 
     def explain(

@@ -37,9 +37,7 @@ def check_trainer_options(options: Namespace) -> None:
     if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
         raise UserError(f"trainer.strategy: got {options.strategy}, must be auto or one of {', '.join(START_METHODS)}")
     if str(options.precision) not in PRECISIONS:
-        raise UserError(
-            f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:3])} or null"
-        )
+        raise UserError(f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:3])}")
     for name, reason in NOT_ZERO.items():
         if options[name] == 0:
             raise UserError(f"trainer.{name}: got 0, which {reason}")

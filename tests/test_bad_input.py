@@ -80,7 +80,9 @@ def error_of(here: Path, run_main: Callable[..., None], capsys: pytest.CaptureFi
         assert caught.value.code == 2
         captured = capsys.readouterr()
         assert "Traceback" not in captured.out + captured.err
-        (message,) = captured.err.splitlines()
+        *warnings, message = captured.err.splitlines()
+        # A training may have told what it saw coming.
+        assert all(leaves_a_run and warning.startswith("warning: layer") for warning in warnings)
         assert message.startswith("error: ")
         after = contents_of(here)
         if leaves_a_run:
@@ -264,7 +266,8 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--trainer.accelerator foo", "accelerator='foo'", "auto", "cuda"),
     ("--trainer.devices 0", "devices='0'"),
     ("--trainer.devices foo", "devices=foo", "int > 0"),
-    ("--trainer.precision transformer-engine", "precision=transformer-engine", "transformer_engine"),
+    ("--trainer.precision transformer-engine", "trainer.precision", "transformer-engine", "32-true, 64-true"),
+    ("--trainer.precision bf16-mixed", "trainer.precision", "got bf16-mixed", "32-true, 64-true, bf16-true"),
     ("--trainer.max_epochs -2", "max_epochs", "-2", "non-negative integer or -1"),
     ("--trainer.max_epochs 0", "trainer.max_epochs", "got 0", "trains nothing"),
     ("--trainer.max_steps -2", "max_steps", "-2", "non-negative integer or -1"),

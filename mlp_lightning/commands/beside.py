@@ -1,0 +1,102 @@
+"""Torch beside every step of a training: the same gradient, clipping and rule, compared step by step."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from mlp_lightning.commands import oracle, oracle_rules
+from mlp_lightning.commands.check_gradients import allowance, parameter_gradients
+from mlp_lightning.commands.rounding import rounding_errors
+from mlp_lightning.commands.verdict import Row, compare, worst
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.nn import MLP
+from mlp_lightning.training.curves import Curves
+from mlp_lightning.training.module import MLPModule
+
+
+class Beside(pl.Callback):
+    """Repeats every step with torch's means and compares.
+
+    A step has three links: the gradient from weights and minibatch, clipped; the learning rate from the step's number;
+    the new weights from old weights, gradient and learning rate. Each is compared for the same input, ours: a fault
+    shows in its own link alone, and no rounding error grows from step to step, as it would between two trainings.
+    """
+
+    def __init__(self, network: MLP, options: Mapping[str, Any], steps: int) -> None:
+        self.options, self.steps = options, steps
+        self.parameters = {
+            name: nn.Parameter(torch.empty_like(gradient, dtype=torch.float64), requires_grad=False)
+            for name, gradient in parameter_gradients(network).items()
+        }
+        self.rule = oracle_rules.make_rule(list(self.parameters.values()), options)
+        self.rates: list[float] = []
+        self.gradients: dict[str, list[Row]] = {name: [] for name in self.parameters}
+        self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Keep the weights from before the step."""
+        assert isinstance(pl_module, MLPModule)
+        self.before = {name: value.clone() for name, value in pl_module.network.state_dict().items()}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Compare the step's gradient and movement."""
+        assert isinstance(pl_module, MLPModule)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self._compare_gradient(pl_module, batch)
+        self._compare_movement(pl_module)
+        # The curves refuse a number that is not finite; here a table shall show it.
+        pl_module.curves = Curves()
+        trainer.should_stop = len(self.rates) == self.steps
+
+    def _compare_gradient(self, module: MLPModule, batch: Batch) -> None:
+        found, clipped = [], []
+        for dtype in (torch.float64, torch.float32):
+            found.append(oracle.gradients(self.before, batch.x, batch.y, self.options, dtype))
+            gradient = {name: found[-1].values[name] for name in self.parameters}
+            clipped.append(oracle_rules.clip(gradient, self.options))
+        errors = rounding_errors(found[0].trace)
+        for name, ours in parameter_gradients(module.network).items():
+            expected = clipped[0][name]
+            # Clipping shortens errors along with what they are errors of; zeros do not tell by how much.
+            kept = float((expected / found[0].values[name]).nan_to_num().abs().max()) or 1.0
+            allowed = allowance(expected, clipped[1][name], errors[name] * kept, ours.dtype)
+            self.gradients[name].append(compare(name, ours, expected, allowed))
+
+    def _compare_movement(self, module: MLPModule) -> None:
+        """θ_t − θ_{t−1} rather than θ_t, in which a wrong step of 10⁻⁶ would hide behind a weight of 1.
+
+        Allowed are four roundings of the weights, which no update can avoid, and beside them (64 + √P) eps of the
+        movement: 64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or
+        norm summed over all P weights. The smallest normal number bounds what underflow takes.
+        """
+        gradient = parameter_gradients(module.network)
+        for name, parameter in self.parameters.items():
+            parameter.data = self.before[name].to(torch.float64, copy=True)
+            parameter.grad = gradient[name].to(torch.float64)
+        self.rule.param_groups[0]["lr"] = self.rates[-1]
+        self.rule.step()
+        eps, tiny = torch.finfo(module.network.flat.dtype).eps, torch.finfo(module.network.flat.dtype).tiny
+        operations = 64 + math.sqrt(module.network.flat.numel())
+        for name, after in module.network.state_dict().items():
+            start = self.before[name].to(torch.float64)
+            expected = self.parameters[name].detach() - start
+            allowed = eps * float(4 * start.abs().max() + operations * (expected.abs().max() + tiny))
+            self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
+
+    def rows(self) -> list[Row]:
+        """For every tensor the worst of all gradients, the first movement, and the worst of the later ones."""
+        taken = len(self.rates)
+        found = [worst(rows, f"gradient of {name}, steps 1–{taken}") for name, rows in self.gradients.items()]
+        for name, rows in self.movements.items():
+            found.append(rows[0]._replace(name=f"{name}, step 1"))
+            if taken > 1:
+                found.append(worst(rows[1:], f"{name}, steps 2–{taken}"))
+        return found

@@ -1,0 +1,97 @@
+"""The gradients of one minibatch against torch.autograd."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.commands import oracle
+from mlp_lightning.commands.rounding import rounding_errors
+from mlp_lightning.commands.verdict import Table, compare, dtype_name
+from mlp_lightning.nn import MLP
+from mlp_lightning.nn.losses import Loss
+from mlp_lightning.training.recipe import make_loss
+
+ALLOWED = 10
+
+
+def our_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Logits, loss and hand-derived gradients of one minibatch, under the oracle's names.
+
+    Args:
+        network: ``flat_grad`` is overwritten, and the result holds views of it.
+        x: ``(B, D)``, in the network's dtype.
+        y: ``(B,)``.
+        options: the options of ``MLPModule``.
+    """
+    loss = configured_loss(options)
+    logits, cache = network(x)
+    value, loss_cache = loss.forward(logits, y)
+    dlogits = loss.backward(loss_cache)
+    dx = network.backward(dlogits, cache, input_gradient=True)
+    assert dx is not None
+    return {"logits": logits, "loss": value, "dlogits": dlogits, **parameter_gradients(network), "dx": dx}
+
+
+def configured_loss(options: Mapping[str, Any]) -> Loss:
+    """The loss with its own reduction, where ``MLPModule`` takes the sum and scales it."""
+    smoothing, weights = options["label_smoothing"], options["class_weights"]
+    return make_loss(options["loss"], options["reduction"], label_smoothing=smoothing, class_weights=weights)
+
+
+def parameter_gradients(network: MLP) -> dict[str, Tensor]:
+    """The views of ``flat_grad``, from the last layer to the first."""
+    named = {}
+    for k, layer in reversed(list(enumerate(network.layers))):
+        named[f"layers.{k}.weight"] = layer.dweight
+        named[f"layers.{k}.bias"] = layer.dbias
+    return named
+
+
+def allowance(oracle64: Tensor, oracle32: Tensor, errors: float, dtype: torch.dtype) -> float:
+    """The error that rounding to ``dtype`` may cause in a tensor.
+
+    It is measured: the oracle in float32 is off the oracle in float64 by e, and since rounding errors are of first
+    order in eps, a right computation in ``dtype`` is off by about e · eps / eps₃₂. As chance may make e small, and
+    saturation bounds it, it is computed as well, as a number of eps. Ten times either is allowed.
+
+    Args:
+        oracle64: the tensor, in float64.
+        oracle32: the same from a computation in float32.
+        errors: the tensor's entry in ``rounding_errors``.
+        dtype: of the computation that is judged.
+    """
+    measured = float((oracle32.to(torch.float64) - oracle64).abs().max())
+    return ALLOWED * torch.finfo(dtype).eps * (measured / torch.finfo(torch.float32).eps + errors)
+
+
+def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> Table:
+    """Logits, loss and every gradient, computed in the network's dtype.
+
+    Args:
+        network: ``flat_grad`` is overwritten.
+        x: ``(B, D)``, in any dtype.
+        y: ``(B,)``.
+        options: the options of ``MLPModule``.
+    """
+    dtype = network.flat.dtype
+    x = x.to(dtype)
+    oracle64, oracle32 = (
+        oracle.gradients(network.state_dict(), x, y, options, oracle_dtype)
+        for oracle_dtype in (torch.float64, torch.float32)
+    )
+    ours = our_gradients(network, x, y, options)
+    errors = rounding_errors(oracle64.trace)
+    rows = []
+    for name, expected in oracle64.values.items():
+        allowed = allowance(expected, oracle32.values[name], errors[name], dtype)
+        rows.append(compare(name, ours[name], expected, allowed))
+    caption = (
+        f"Gradients of {options['loss']} ({options['reduction']}) in {dtype_name(dtype)}, {len(x)} samples: ours "
+        "against torch.autograd's in float64.\n"
+        f"Tolerated: {ALLOWED} times what rounding does to this network's gradients, measured in autograd itself plus "
+        "the probable error of the sums.\n"
+        "In the order of computation: a fault shows in its own row and in those that follow from it."
+    )
+    return Table(f"gradients, {dtype_name(dtype)}", caption, rows)

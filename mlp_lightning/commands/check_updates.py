@@ -1,0 +1,131 @@
+"""The first steps of the training itself, link by link, against autograd, torch.optim and its schedulers."""
+
+import contextlib
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from mlp_lightning.commands import oracle_rules
+from mlp_lightning.commands.beside import Beside
+from mlp_lightning.commands.verdict import Row, Table, compare, dtype_name
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.recipe import make_schedule
+
+STEPS = 20
+# Learning rates are cheap: those of a whole training are compared, up to here.
+MOST_LEARNING_RATES = 20_000
+LEARNING_RATE_TOLERANCE = 1e-10
+
+
+class _Minibatches(pl.LightningDataModule):
+    """An epoch of the user's length in which the minibatches at hand come over and over."""
+
+    # No minibatch brings samples that validate, whatever the user's split.
+    validation = "holdout"
+
+    def __init__(self, batches: Sequence[Batch], length: int) -> None:
+        super().__init__()
+        self.batches, self.length = batches, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(itertools.cycle(self.batches), self.length)
+
+    def train_dataloader(self) -> "_Minibatches":
+        """Itself."""
+        return self
+
+    def val_dataloader(self) -> "_Minibatches":
+        """Itself: it is not asked for, but Lightning warns of a module that cannot validate."""
+        return self
+
+
+def check_updates(
+    module: MLPModule, batches: Sequence[Batch], dtype: torch.dtype, *, steps_per_epoch: int, total_steps: float
+) -> Table:
+    """Train a copy for 20 steps, in Lightning's own loop, with torch beside every step.
+
+    Args:
+        module: with its network; it stays as it is.
+        batches: at least one, on the CPU.
+        dtype: float64 or float32.
+        steps_per_epoch: of the whole training, at least 1.
+        total_steps: of the whole training, at least 1; infinite when it has no end.
+    """
+    options = module.hparams
+    steps = int(min(STEPS, total_steps))
+    rates = oracle_rules.learning_rates(
+        options, int(min(MOST_LEARNING_RATES, total_steps)), steps_per_epoch, total_steps
+    )
+    beside = Beside(module.network, options, steps)
+    with _silent_lightning():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision="64-true" if dtype == torch.float64 else "32-true",
+            max_epochs=-1,
+            max_steps=-1 if math.isinf(total_steps) else int(total_steps),
+            limit_val_batches=0,
+            log_every_n_steps=steps + 1,
+            callbacks=[beside],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(_copy(module), _Minibatches(batches, steps_per_epoch))
+    schedule = make_schedule(
+        options["schedule"],
+        module.schedule_options,
+        warmup_epochs=options["warmup_epochs"],
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+    rows = [
+        _compare_rates("learning rate", beside.rates, rates[:steps]),
+        _compare_rates("learning rate by schedule", [options["lr"] * schedule(t) for t in range(len(rates))], rates),
+        *beside.rows(),
+    ]
+    caption = (
+        f"{len(beside.rates)} steps of {options['optimizer']}, schedule {options['schedule']}, in {dtype_name(dtype)}, "
+        f"minibatches of {len(batches[0].y)} samples: every step beside torch's from the same weights.\n"
+        "Gradients, clipped if so configured, against torch.autograd's; movements of the weights against torch.optim's "
+        "for the same gradient and learning rate.\n"
+        "Tolerated: for gradients as above; for movements four roundings of the weights and (64 + √P) eps of the "
+        f"movement, P = {module.network.flat.numel():,}."
+    )
+    return Table(f"updates, {dtype_name(dtype)}", caption, rows)
+
+
+def _compare_rates(name: str, ours: list[float], expected: Tensor) -> Row:
+    allowed = LEARNING_RATE_TOLERANCE * float(expected.max())
+    return compare(f"{name}, steps 1–{len(ours)}", torch.tensor(ours, dtype=torch.float64), expected, allowed)
+
+
+def _copy(module: MLPModule) -> MLPModule:
+    """Another module of the same options and weights, which no trainer holds yet."""
+    # LightningCLI adds an entry of its own, with an underscore.
+    copy = MLPModule(**{name: value for name, value in module.hparams.items() if not name.startswith("_")})
+    copy.network = deepcopy(module.network).cpu()
+    return copy
+
+
+@contextlib.contextmanager
+def _silent_lightning() -> Iterator[None]:
+    """Without what Lightning says about devices whenever a trainer is made."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,553 @@
+"""Every formula broken on purpose must be named by ``check``; unbroken, it must accept every configuration."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mlp_lightning.commands.check import check
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn import mlp as mlp_file
+from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, RMSprop, clip_norm_, clip_value_
+from mlp_lightning.training import module as module_file
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.recipe import make_schedule
+
+pytestmark = pytest.mark.filterwarnings(
+    # Lightning's own, which the command line silences likewise.
+    r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning"
+)
+
+# Square hidden weights, so that a transposed operand has a legal shape.
+SIZES = (6, 6, 6, 4)
+LAST, FIRST = "layers.2", "layers.0"
+EVERY_GRADIENT = {f"layers.{k}.{kind}" for k in range(3) for kind in ("weight", "bias")} | {"dx"}
+BELOW_THE_LAST = {name for name in EVERY_GRADIENT if not name.startswith(LAST)}
+
+
+def minibatches(sizes=SIZES, count=3, samples=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(count):
+        x = torch.rand(samples, sizes[0], generator=generator)
+        y = torch.randint(sizes[-1], (samples,), generator=generator)
+        found.append(Batch(x, y, x[:2], y[:2], samples))
+    return found
+
+
+def build(sizes=SIZES, **options):
+    module = MLPModule(**{"hidden": list(sizes[1:-1]), "init": "he_notebook", "lr": 0.01, **options})
+    module._build(sizes)
+    return module
+
+
+def run(module, capsys, batches=None, *, precision="64-true", steps_per_epoch=3, total_steps=30):
+    """Whether all passed, the failed rows by part, and the whole text."""
+    passed = check(
+        module,
+        batches or minibatches(module.network.sizes),
+        precision=precision,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+    )
+    text = capsys.readouterr().out
+    closing = text.splitlines()[-1]
+    failed = {}
+    if not passed:
+        count, listed = re.fullmatch(r"(\d+) of \d+ checks FAILED: (.*)", closing).groups()
+        rows = re.findall(r"(?:^|\), )([^()]+) \(([^()]+)(?=\), |\)$)", listed)
+        assert len(rows) == int(count) == len(re.findall("WRONG$", text, re.MULTILINE))
+        for name, part in rows:
+            failed.setdefault(part, set()).add(name)
+    else:
+        assert re.fullmatch(r"all \d+ checks passed", closing)
+        assert "WRONG" not in text
+    return passed, failed, text
+
+
+def gradient_rows(names, steps=20):
+    return {f"gradient of {name}, steps 1–{steps}" for name in names if name != "dx"}
+
+
+def movements(failed):
+    return {name.split(",")[0] for name in failed.get("updates, float64", ()) if re.match(r"layers\.", name)}
+
+
+# --- unbroken --------------------------------------------------------------------------------------------------------
+
+GOOD = [
+    *({"activation": name} for name in ACTIVATIONS),
+    *({"activation": "tanh", "init": init} for init in ("zeros", "orthogonal", "lecun_normal")),
+    {"init": "zeros"},
+    {"reduction": "sum"},
+    {"label_smoothing": 0.1},
+    {"class_weights": [0.1, 2.0, 1.0, 0.7]},
+    {"class_weights": [0.1, 2.0, 1.0, 0.7], "label_smoothing": 0.3, "reduction": "sum"},
+    {"loss": "mse"},
+    {"loss": "mse", "reduction": "sum", "lr": 0.001},
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+    {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+    {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    {"optimizer": "adam", "amsgrad": True, "beta2": 0.5},
+    {"optimizer": "adam", "beta1": 0.0, "reduction": "sum"},
+    {"optimizer": "adamw"},
+    {"optimizer": "adamw", "weight_decay": 0.5, "amsgrad": True},
+    {"optimizer": "rmsprop"},
+    {"optimizer": "rmsprop", "alpha": 0.9, "eps": 1e-4, "momentum": 0.5, "centered": True, "weight_decay": 0.1},
+    {"optimizer": "adam_norm"},
+    {"optimizer": "adam_norm", "beta1": 0.3, "beta2": 0.99, "eps": 0.1, "reduction": "sum"},
+    {"schedule": "step", "step_epochs": 2, "gamma": 0.5},
+    {"schedule": "step", "step_epochs": 1, "warmup_epochs": 2.0},
+    {"schedule": "cosine", "final_factor": 0.1},
+    {"schedule": "cosine", "warmup_epochs": 1.5},
+    {"schedule": "one_cycle", "pct_start": 0.4},
+    {"warmup_epochs": 3.0},
+    {"clip_norm": 0.1},
+    {"clip_value": 0.01},
+    {"clip_norm": 0.5, "clip_value": 0.05, "optimizer": "sgd"},
+    {"clip_norm": 1e6},
+    {"lr": 0.0},
+    {"lr": 1e-7},
+    {"hidden": []},
+]
+
+
+@pytest.mark.parametrize("options", GOOD, ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items()))
+def test_right_formulas_pass(options, capsys):
+    sizes = (SIZES[0], *options["hidden"], SIZES[-1]) if "hidden" in options else SIZES
+    passed, failed, _ = run(build(sizes, **options), capsys, precision="32-true")
+    assert passed, failed
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_passes(path, capsys):
+    options = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    sizes = (784, *options["hidden"], 10)
+    batches = minibatches(sizes, count=2, samples=8)
+    passed, failed, text = run(build(sizes, **options), capsys, batches, steps_per_epoch=4, total_steps=6)
+    assert passed, failed
+    assert f"{options['hidden'][0]} × 784" in text
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("optimizer", ["adam", "adam_norm", "rmsprop"])
+def test_chance_raises_no_alarm(optimizer, seed, capsys):
+    module = build((5, 3, 2), hidden=[3], init="he_normal", seed=seed, optimizer=optimizer, clip_norm=0.3)
+    passed, failed, _ = run(module, capsys, minibatches((5, 2), samples=3, seed=seed), precision="16-mixed")
+    assert passed, failed
+
+
+def test_units_on_the_kink_are_judged_as_torch_does(capsys):
+    batches = [batch._replace(x=torch.zeros_like(batch.x)) for batch in minibatches()]
+    for activation in ("relu", "leaky_relu", "elu"):
+        passed, failed, _ = run(build(init="he_normal", activation=activation), capsys, batches)
+        assert passed, failed
+
+
+@pytest.mark.parametrize("bias", [-20.0, 9.0])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_units_far_from_zero_lose_digits_that_no_formula_keeps(activation, bias, capsys):
+    module = build(activation=activation)
+    module.network.layers[0].bias.fill_(bias)
+    passed, failed, _ = run(module, capsys, precision="32-true", total_steps=2)
+    assert passed, failed
+
+
+def test_a_balanced_minibatch_whose_gradient_cancels(capsys):
+    x, y = torch.ones(12, 6), torch.arange(12) % 4
+    batch = Batch(x, y, x[:0], y[:0], 12)
+    passed, failed, _ = run(build(init="zeros", activation="sigmoid"), capsys, [batch], precision="32-true")
+    assert passed, failed
+
+
+@pytest.mark.parametrize(("precision", "parts"), [("64-true", 3), ("32-true", 5), ("bf16-mixed", 5)])
+def test_parts(precision, parts, capsys):
+    _, _, text = run(build(), capsys, precision=precision)
+    assert text.count("verdict") == parts
+    assert ("float32" in text) == (parts == 5)
+
+
+@pytest.mark.parametrize("total_steps", [1, 2, 7, float("inf")])
+def test_length_of_the_training(total_steps, capsys):
+    passed, failed, text = run(build(), capsys, total_steps=total_steps)
+    assert passed, failed
+    steps = int(min(20, total_steps))
+    assert f"\n{steps} steps of adam" in text
+    assert (f", steps 2–{steps}" in text) == (steps > 1)
+
+
+def test_module_is_left_alone(capsys):
+    module = build()
+    before = module.network.flat.clone()
+    run(module, capsys, precision="32-true")
+    assert torch.equal(module.network.flat, before)
+    assert module.network.flat.dtype == torch.float32
+    assert module._trainer is None
+
+
+def test_trained_weights_are_the_ones_checked(capsys):
+    module, other = build(), build()
+    other.network.flat.mul_(2)
+    _, _, text = run(module, capsys)
+    assert run(build(), capsys)[2] == text
+    assert run(other, capsys)[2] != text
+
+
+# --- broken on purpose -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        pytest.param(lambda dz, da: dz * 0.99, BELOW_THE_LAST, id="factor"),
+        # Two of them undo one another, in all that lies below the second.
+        pytest.param(lambda dz, da: -dz, {"layers.1.weight", "layers.1.bias"}, id="sign"),
+        pytest.param(lambda dz, da: dz + 1e-4, BELOW_THE_LAST, id="constant"),
+        pytest.param(lambda dz, da: da * 1.001, BELOW_THE_LAST, id="no-derivative"),
+    ],
+)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_wrong_activation(activation, spoil, wrong, monkeypatch, capsys):
+    forward, backward = ACTIVATIONS[activation]
+    broken = Activation(forward, lambda da, z, a: spoil(backward(da, z, a), da))
+    module = build(activation=activation)
+    monkeypatch.setitem(ACTIVATIONS, activation, broken)
+    passed, failed, _ = run(module, capsys)
+    assert not passed
+    assert failed["gradients, float64"] == wrong
+    assert failed["differences, float64"] == wrong
+    assert failed["updates, float64"] == gradient_rows(wrong)
+
+
+def test_activation_whose_derivative_is_nan(monkeypatch, capsys):
+    broken = Activation(torch.tanh, lambda da, z, a: da * float("nan"))
+    monkeypatch.setitem(ACTIVATIONS, "tanh", broken)
+    passed, failed, _ = run(build(activation="tanh"), capsys)
+    assert not passed
+    assert failed["gradients, float64"] == BELOW_THE_LAST
+    assert failed["differences, float64"] == BELOW_THE_LAST
+    assert gradient_rows(BELOW_THE_LAST) <= failed["updates, float64"]
+
+
+def transposed(dz, x, dweight, dbias):
+    product = dz.t() @ x
+    dweight.copy_(product.t() if product.shape[0] == product.shape[1] else product)
+    dbias.copy_(dz.sum(0))
+
+
+def wrong_operand(dz, x, dweight, dbias):
+    dweight.copy_(dz.t() @ x.clamp(min=0.3))
+    dbias.copy_(dz.sum(0))
+
+
+def forgotten_bias(dz, x, dweight, dbias):
+    dweight.copy_(dz.t() @ x)
+
+
+def mean_bias(dz, x, dweight, dbias):
+    dweight.copy_(dz.t() @ x)
+    dbias.copy_(dz.mean(0))
+
+
+SQUARE_WEIGHTS = {"layers.0.weight", "layers.1.weight"}
+WEIGHTS = {"layers.0.weight", "layers.1.weight", "layers.2.weight"}
+BIASES = {"layers.0.bias", "layers.1.bias", "layers.2.bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "wrong"),
+    [
+        pytest.param("linear_backward", transposed, SQUARE_WEIGHTS, id="dweight-transposed"),
+        pytest.param("linear_backward", wrong_operand, WEIGHTS, id="dweight-wrong-operand"),
+        pytest.param("linear_backward", forgotten_bias, BIASES, id="dbias-forgotten"),
+        pytest.param("linear_backward", mean_bias, BIASES, id="dbias-mean"),
+        pytest.param(
+            "linear_backward_input",
+            lambda dz, w: dz @ (w.t() if w.shape[0] == w.shape[1] else w),
+            {"layers.0.weight", "layers.0.bias", "dx"},
+            id="dx-transposed",
+        ),
+        pytest.param("linear_backward_input", lambda dz, w: dz @ w * 1.01, BELOW_THE_LAST, id="dx-factor"),
+    ],
+)
+def test_wrong_linear_layer(name, broken, wrong, monkeypatch, capsys):
+    monkeypatch.setattr(mlp_file, name, broken)
+    passed, failed, _ = run(build(activation="tanh"), capsys)
+    assert not passed
+    assert failed["gradients, float64"] == wrong
+    assert failed["differences, float64"] == wrong
+    assert failed["updates, float64"] == gradient_rows(wrong)
+
+
+def without(**changes):
+    """A loss's backward pass as if some of its options were not set."""
+
+    def wrap(backward):
+        def broken(self, cache, dloss=1.0):
+            kept = {name: getattr(self, name) for name in changes}
+            self.__dict__.update(changes)
+            try:
+                return backward(self, cache, dloss)
+            finally:
+                self.__dict__.update(kept)
+
+        return broken
+
+    return wrap
+
+
+def unscaled(backward):
+    return lambda self, cache, dloss=1.0: backward(self, (*cache[:2], 1.0), 1.0)
+
+
+def halved(backward):
+    return lambda self, cache, dloss=1.0: backward(self, cache, dloss) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "break_it"),
+    [
+        pytest.param(SoftmaxCrossEntropy, {}, unscaled, id="cross_entropy-without-1/B"),
+        pytest.param(
+            SoftmaxCrossEntropy,
+            {"label_smoothing": 0.1},
+            without(label_smoothing=0.0),
+            id="label_smoothing-dropped",
+        ),
+        pytest.param(
+            SoftmaxCrossEntropy,
+            {"class_weights": [1.0, 2.0, 3.0, 4.0]},
+            without(class_weights=None),
+            id="class_weights-dropped",
+        ),
+        pytest.param(MeanSquaredError, {"loss": "mse"}, halved, id="mse-without-2"),
+        pytest.param(MeanSquaredError, {"loss": "mse"}, unscaled, id="mse-without-1/BK"),
+    ],
+)
+def test_wrong_loss_gradient(loss, options, break_it, monkeypatch, capsys):
+    monkeypatch.setattr(loss, "backward", break_it(loss.backward))
+    passed, failed, _ = run(build(**options), capsys)
+    assert not passed
+    assert failed["gradients, float64"] == EVERY_GRADIENT | {"dlogits"}
+    assert failed["differences, float64"] == EVERY_GRADIENT
+    assert failed["updates, float64"] == gradient_rows(EVERY_GRADIENT)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"), [(SoftmaxCrossEntropy, {}), (MeanSquaredError, {"loss": "mse"})], ids=["cross_entropy", "mse"]
+)
+def test_wrong_loss(loss, options, monkeypatch, capsys):
+    forward = loss.forward
+
+    def broken(self, logits, targets):
+        value, cache = forward(self, logits, targets)
+        return value * 0.5, cache
+
+    monkeypatch.setattr(loss, "forward", broken)
+    passed, failed, _ = run(build(**options), capsys)
+    assert not passed
+    assert failed == {"gradients, float64": {"loss"}, "differences, float64": EVERY_GRADIENT}
+
+
+def test_wrong_scale_in_the_training_step(monkeypatch, capsys):
+    monkeypatch.setattr(MLPModule, "_scale", lambda self, normalizer: 1.0)
+    passed, failed, _ = run(build(), capsys)
+    assert not passed
+    assert failed == {"updates, float64": gradient_rows(EVERY_GRADIENT)}
+
+
+def test_wrong_in_float32_alone(monkeypatch, capsys):
+    backward = ACTIVATIONS["tanh"].backward
+
+    def broken(da, z, a):
+        return backward(da, z, a) * (1.001 if z.dtype == torch.float32 else 1.0)
+
+    monkeypatch.setitem(ACTIVATIONS, "tanh", Activation(torch.tanh, broken))
+    passed, failed, _ = run(build(activation="tanh"), capsys, precision="32-true")
+    assert not passed
+    assert failed == {
+        "gradients, float32": BELOW_THE_LAST,
+        "updates, float32": gradient_rows(BELOW_THE_LAST),
+    }
+
+
+# A rule with other options, or with another step count, stands for a rule with another formula.
+def with_options(**changes):
+    return lambda update: (
+        lambda self, parameter, grad, state, group: update(self, parameter, grad, state, {**group, **changes})
+    )
+
+
+def without_bias_correction(update):
+    def broken(self, parameter, grad, state, group):
+        # So late a step that nothing is left to correct.
+        state["step"] = state.get("step", 0) + 10**6
+        update(self, parameter, grad, state, group)
+
+    return broken
+
+
+def eps_inside_the_root(update):
+    return lambda self, parameter, grad, state, group: update(
+        self, parameter, grad, state, {**group, "eps": group["eps"] ** 0.5}
+    )
+
+
+def coupled_decay(update):
+    def broken(self, parameter, grad, state, group):
+        update(self, parameter, grad + group["weight_decay"] * parameter, state, {**group, "weight_decay": 0.0})
+
+    return broken
+
+
+def counting_biases(update):
+    return lambda self, parameter, grad, state, group: update(
+        self, parameter, grad, state, {**group, "weight_numel": parameter.numel()}
+    )
+
+
+def forgetful(update):
+    def broken(self, parameter, grad, state, group):
+        state.clear()
+        update(self, parameter, grad, state, group)
+
+    return broken
+
+
+MOMENTUM = {"momentum": 0.9, "dampening": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "break_it"),
+    [
+        pytest.param(SGD, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id="sgd-no-decay"),
+        pytest.param(SGD, {"weight_decay": 1e-4}, with_options(weight_decay=1.01e-4), id="sgd-small-decay"),
+        pytest.param(SGD, {"momentum": 0.9, "nesterov": True}, with_options(nesterov=False), id="sgd-nesterov"),
+        pytest.param(Adam, {}, without_bias_correction, id="adam-no-bias-correction"),
+        pytest.param(Adam, {}, eps_inside_the_root, id="adam-eps-inside"),
+        pytest.param(Adam, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id="adam-no-decay"),
+        pytest.param(AdamW, {}, coupled_decay, id="adamw-coupled"),
+        pytest.param(AdamW, {}, with_options(weight_decay=0.0), id="adamw-no-decay"),
+        pytest.param(RMSprop, {}, eps_inside_the_root, id="rmsprop-eps-inside"),
+        pytest.param(RMSprop, {"centered": True}, with_options(centered=False), id="rmsprop-not-centered"),
+        pytest.param(RMSprop, {}, with_options(alpha=0.999), id="rmsprop-alpha"),
+        pytest.param(AdamNorm, {}, counting_biases, id="adam_norm-biases"),
+        pytest.param(AdamNorm, {"eps": 1e-2}, eps_inside_the_root, id="adam_norm-eps"),
+        pytest.param(AdamNorm, {}, with_options(beta1=0.0), id="adam_norm-no-momentum"),
+    ],
+)
+def test_wrong_rule(rule, options, break_it, monkeypatch, capsys):
+    monkeypatch.setattr(rule, "update", break_it(rule.update))
+    name = {"AdamNorm": "adam_norm"}.get(rule.__name__, rule.__name__.lower())
+    passed, failed, _ = run(build(optimizer=name, **options), capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert movements(failed) == EVERY_GRADIENT - {"dx"}
+    assert not any("gradient" in row or "learning rate" in row for row in failed["updates, float64"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "break_it"),
+    [
+        pytest.param(SGD, MOMENTUM, with_options(momentum=0.8), id="sgd-momentum"),
+        pytest.param(SGD, MOMENTUM, with_options(dampening=0.0), id="sgd-dampening"),
+        pytest.param(Adam, {}, forgetful, id="adam-forgets"),
+        pytest.param(Adam, {"amsgrad": True, "beta2": 0.3}, with_options(amsgrad=False), id="adam-not-amsgrad"),
+        pytest.param(RMSprop, {"momentum": 0.9}, with_options(momentum=0.5), id="rmsprop-momentum"),
+        pytest.param(AdamNorm, {}, forgetful, id="adam_norm-forgets"),
+    ],
+)
+def test_wrong_rule_that_shows_after_the_first_step(rule, options, break_it, monkeypatch, capsys):
+    monkeypatch.setattr(rule, "update", break_it(rule.update))
+    name = {"AdamNorm": "adam_norm"}.get(rule.__name__, rule.__name__.lower())
+    passed, failed, _ = run(build(optimizer=name, **options), capsys)
+    assert not passed
+    assert failed == {"updates, float64": {f"{name}, steps 2–20" for name in EVERY_GRADIENT - {"dx"}}}
+
+
+@pytest.mark.parametrize("warmup_epochs", [0.0, 2.0])
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_schedule_off_by_one(schedule, warmup_epochs, monkeypatch, capsys):
+    def broken(*args, **settings):
+        found = make_schedule(*args, **settings)
+        return lambda t: found(t + 1)
+
+    monkeypatch.setattr(module_file, "make_schedule", broken)
+    passed, failed, _ = run(build(schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=None), capsys)
+    assert not passed
+    assert failed == {"updates, float64": {"learning rate, steps 1–20"}}
+
+
+def test_schedule_wrong_long_after_the_twentieth_step(monkeypatch, capsys):
+    def broken(*args, **settings):
+        found = make_schedule(*args, **settings)
+        return lambda t: found(t) * (0.999 if t == 1000 else 1.0)
+
+    monkeypatch.setattr("mlp_lightning.commands.check_updates.make_schedule", broken)
+    passed, failed, _ = run(build(schedule="cosine"), capsys, total_steps=3000)
+    assert not passed
+    assert failed == {"updates, float64": {"learning rate by schedule, steps 1–3000"}}
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "clip"),
+    [("clip_norm", "clip_norm_", clip_norm_), ("clip_value", "clip_value_", clip_value_)],
+    ids=["norm", "value"],
+)
+def test_wrong_clipping_threshold(option, name, clip, monkeypatch, capsys):
+    monkeypatch.setattr(module_file, name, lambda grad, limit: clip(grad, limit * 1.01))
+    passed, failed, _ = run(build(**{option: 0.01}), capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert failed["updates, float64"] <= gradient_rows(EVERY_GRADIENT)
+    assert gradient_rows({f"{LAST}.weight"}) <= failed["updates, float64"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_fail(bad, capsys):
+    module = build()
+    module.network.layers[2].weight[0, 0] = bad
+    passed, failed, _ = run(module, capsys, precision="32-true")
+    assert not passed
+    assert set(failed) == {
+        f"{part}, {dtype}" for part in ("gradients", "updates") for dtype in ("float64", "float32")
+    } | {"differences, float64"}
+    assert {"logits", "loss", "dx"} <= failed["gradients, float64"]
+
+
+def test_data_that_are_not_finite_fail(capsys):
+    batches = minibatches()
+    batches[1].x[0, 0] = float("nan")
+    passed, failed, _ = run(build(), capsys, batches)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+
+
+def test_update_that_becomes_nan_fails(monkeypatch, capsys):
+    update = SGD.update
+
+    def broken(self, parameter, grad, state, group):
+        update(self, parameter, grad, state, group)
+        parameter[0] = float("nan")
+
+    monkeypatch.setattr(SGD, "update", broken)
+    passed, failed, _ = run(build(optimizer="sgd"), capsys)
+    assert not passed
+    assert f"{FIRST}.weight, step 1" in failed["updates, float64"]
+
+
+def test_gradient_that_is_not_zero_where_it_should_be(monkeypatch, capsys):
+    original = mlp_file.linear_backward
+
+    def broken(dz, x, dweight, dbias):
+        original(dz, x, dweight, dbias)
+        dweight[0, 0] += 1e-9
+
+    monkeypatch.setattr(mlp_file, "linear_backward", broken)
+    passed, failed, _ = run(build(init="zeros", activation="tanh"), capsys)
+    assert not passed
+    assert {f"{FIRST}.weight", "layers.1.weight"} <= failed["gradients, float64"]

@@ -25,7 +25,7 @@ format: ## format the code
 bench: ## time an epoch of fit against a bare hand loop
 	$(PYTHON) benchmarks/epoch.py
 
-experiments: ## reproduce the notebook's experiments over three seeds (about 25 minutes on two cores)
-	$(PYTHON) benchmarks/experiments.py
+experiments: ## reproduce the notebook's experiments over three seeds (about 10 minutes on two cores)
+	$(PYTHON) train.py compare --notebook
 
 .PHONY: help install test test-all lint format bench experiments

@@ -19,6 +19,7 @@ from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_cal
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
@@ -151,6 +152,8 @@ class CLI(LightningCLI):
             callbacks += self.checkpoints
         if config.patience is not None:
             callbacks.append(EarlyStopping("val/loss", patience=config.patience))
+        if trainer.profiler is None:
+            kwargs["profiler"] = NoProfiler()
         kwargs["callbacks"] = [*(trainer.callbacks or []), *callbacks]
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         try:

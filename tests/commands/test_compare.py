@@ -41,7 +41,7 @@ class FakeFits:
         (folder / "checkpoints").mkdir(parents=True)
         metrics = {"test/accuracy": self.accuracy.get(seed, 0.5), "test/loss": 0.25, "seconds": 3.0, "epochs": 2}
         (folder / "metrics.json").write_text(json.dumps(metrics))
-        checkpoint = {"state_dict": {}, "hyper_parameters": {}, "sizes": [2, 2]}
+        checkpoint = {"state_dict": {}, "hyper_parameters": {}, "sizes": [2, 2], "window": {}}
         checkpoint["history"] = {"val/accuracy": ([10, 20], [0.5 + seed / 10, 0.9])}
         torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
         return subprocess.CompletedProcess(command, 0, "", "")

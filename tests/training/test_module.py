@@ -319,3 +319,11 @@ def test_the_seed_draws_the_weights(fit):
 )
 def test_the_choices_of_the_command_line_are_those_there_are(names, table):
     assert set(get_args(names)) == set(table)
+
+
+def test_lightning_finds_the_hook_that_it_noted():
+    module = MLPModule()
+    module._current_fx_name = "training_step"
+    assert module._current_fx_name == "training_step"
+    module.child = torch.nn.Linear(2, 2)
+    assert "child.weight" in module.state_dict()

@@ -27,6 +27,8 @@ from mlp_lightning.training.run_folder import make_logger
 from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
+DESCRIPTION = """Train multilayer perceptrons whose gradients are derived by hand.
+One more command, compare, runs configs over seeds and settings: see compare --help."""
 REFRESH_EVERY_N_STEPS = 50
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
@@ -54,7 +56,7 @@ class CLI(LightningCLI):
             DataModule,
             args=args,
             parser_class=OneLineParser,
-            parser_kwargs={"description": __doc__},
+            parser_kwargs={"description": DESCRIPTION},
             trainer_class=Trainer,
             auto_configure_optimizers=False,
             # Without a logger the config goes to the root folder, where that of an earlier run may be.

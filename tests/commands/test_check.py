@@ -12,6 +12,7 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, RMSprop, clip_norm_, clip_value_
+from mlp_lightning.training import configured
 from mlp_lightning.training import module as module_file
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.recipe import make_schedule
@@ -476,7 +477,7 @@ def test_schedule_off_by_one(schedule, warmup_epochs, monkeypatch, capsys):
         found = make_schedule(*args, **settings)
         return lambda t: found(t + 1)
 
-    monkeypatch.setattr(module_file, "make_schedule", broken)
+    monkeypatch.setattr(configured, "make_schedule", broken)
     passed, failed, _ = run(build(schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=None), capsys)
     assert not passed
     assert failed == {"updates, float64": {"learning rate, steps 1–20"}}

@@ -16,7 +16,7 @@ from mlp_lightning.nn.activations import ACTIVATIONS
 from mlp_lightning.nn.initializers import INITIALIZERS
 from mlp_lightning.nn.losses import LOSSES
 from mlp_lightning.optim import OPTIMIZERS
-from mlp_lightning.training import module as training_module
+from mlp_lightning.training import configured
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.recipe import SCHEDULES, OptimizerName, ScheduleName
@@ -308,8 +308,8 @@ def test_the_seed_draws_the_weights(fit):
 @pytest.mark.parametrize(
     ("names", "table"),
     [
-        (training_module.ActivationName, ACTIVATIONS),
-        (training_module.InitName, INITIALIZERS),
+        (configured.ActivationName, ACTIVATIONS),
+        (configured.InitName, INITIALIZERS),
         (MLPModule.__init__.__annotations__["loss"], LOSSES),
         (OptimizerName, OPTIMIZERS),
         (ScheduleName, SCHEDULES),

@@ -132,3 +132,9 @@ def test_broken_links_are_found(tmp_path):
         encoding="utf-8",
     )
     assert broken_links(page) == ["gone.md", "gone.png", "gone.svg"]
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    command = "pip install -e '.[test]' && python -m pytest"
+    assert f"    {command}\n" in README.read_text(encoding="utf-8")
+    assert command in (README.parent / ".ci" / "run").read_text(encoding="utf-8").splitlines()

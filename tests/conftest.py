@@ -7,10 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 
 from mlp_lightning import cli
 from mlp_lightning.data import module as data_module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="session")

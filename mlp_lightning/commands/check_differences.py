@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.commands import oracle
+from mlp_lightning.commands import check_oracle
 from mlp_lightning.commands.check_gradients import ALLOWED, configured_loss, our_gradients, parameter_gradients
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Row, Table, compare
@@ -36,7 +36,7 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
     """
     x = x.to(torch.float64, copy=True)
     ours = our_gradients(network, x, y, options)
-    trace = oracle.gradients(network.state_dict(), x, y, options, torch.float64).trace
+    trace = check_oracle.gradients(network.state_dict(), x, y, options, torch.float64).trace
     rounding = ALLOWED * EPS * rounding_errors(trace)["loss"] / STEP
     quotients = _Quotients(network, x, y, options)
     generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.commands import oracle
+from mlp_lightning.commands import check_oracle
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Table, compare, dtype_name
 from mlp_lightning.nn import MLP
@@ -78,7 +78,7 @@ def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, An
     dtype = network.flat.dtype
     x = x.to(dtype)
     oracle64, oracle32 = (
-        oracle.gradients(network.state_dict(), x, y, options, oracle_dtype)
+        check_oracle.gradients(network.state_dict(), x, y, options, oracle_dtype)
         for oracle_dtype in (torch.float64, torch.float32)
     )
     ours = our_gradients(network, x, y, options)

@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from mlp_lightning.commands import oracle_rules
-from mlp_lightning.commands.beside import Beside
+from mlp_lightning.commands import check_oracle_rules
+from mlp_lightning.commands.check_beside import Beside
 from mlp_lightning.commands.verdict import Row, Table, compare, dtype_name
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.training.module import MLPModule
@@ -63,7 +63,7 @@ def check_updates(
     """
     options = module.hparams
     steps = int(min(STEPS, total_steps))
-    rates = oracle_rules.learning_rates(
+    rates = check_oracle_rules.learning_rates(
         options, int(min(MOST_LEARNING_RATES, total_steps)), steps_per_epoch, total_steps
     )
     beside = Beside(module.network, options, steps)

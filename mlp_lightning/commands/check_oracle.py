@@ -1,7 +1,7 @@
 """The oracle of gradients: the same network and loss of torch.nn.functional, differentiated by autograd.
 
-Nothing here shares a formula with the package. This file and ``oracle_rules.py``, with the tests and benchmarks, are
-where torch.autograd and the algorithms of torch.optim may appear.
+Nothing here shares a formula with the package. This file and ``check_oracle_rules.py``, with the tests and benchmarks,
+are where torch.autograd and the algorithms of torch.optim may appear.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 
-from mlp_lightning.commands import oracle, oracle_rules
+from mlp_lightning.commands import check_oracle, check_oracle_rules
 from mlp_lightning.commands.check_gradients import allowance, parameter_gradients
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Row, compare, worst
@@ -32,7 +32,7 @@ class Beside(pl.Callback):
             name: nn.Parameter(torch.empty_like(gradient, dtype=torch.float64), requires_grad=False)
             for name, gradient in parameter_gradients(network).items()
         }
-        self.rule = oracle_rules.make_rule(list(self.parameters.values()), options)
+        self.rule = check_oracle_rules.make_rule(list(self.parameters.values()), options)
         self.rates: list[float] = []
         self.gradients: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
@@ -59,9 +59,9 @@ class Beside(pl.Callback):
     def _compare_gradient(self, module: MLPModule, batch: Batch) -> None:
         found, clipped = [], []
         for dtype in (torch.float64, torch.float32):
-            found.append(oracle.gradients(self.before, batch.x, batch.y, self.options, dtype))
+            found.append(check_oracle.gradients(self.before, batch.x, batch.y, self.options, dtype))
             gradient = {name: found[-1].values[name] for name in self.parameters}
-            clipped.append(oracle_rules.clip(gradient, self.options))
+            clipped.append(check_oracle_rules.clip(gradient, self.options))
         errors = rounding_errors(found[0].trace)
         for name, ours in parameter_gradients(module.network).items():
             expected = clipped[0][name]

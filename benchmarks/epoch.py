@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from machine import machine
-from mlp_lightning.data.loader import Batches
-from mlp_lightning.data.sources import load_dataset
 
 from mlp_lightning.cli import main
+from mlp_lightning.data.loader import Batches
+from mlp_lightning.data.sources import load_dataset
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 
 

@@ -22,10 +22,11 @@ format: ## format the code
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench: ## time an epoch of fit against a bare hand loop
+bench: ## time an epoch of fit against a bare hand loop, and what health costs
 	$(PYTHON) benchmarks/epoch.py
+	$(PYTHON) benchmarks/health.py
 
-experiments: ## reproduce the notebook's experiments over three seeds (about 10 minutes on two cores)
+experiments: ## reproduce the notebook's experiments over three seeds (about 15 minutes on two cores)
 	$(PYTHON) train.py compare --notebook
 
 .PHONY: help install test test-all lint format bench experiments

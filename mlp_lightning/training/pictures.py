@@ -20,6 +20,7 @@ from mlp_lightning.figures import (
 )
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.run_folder import run_folder, tensorboard
+from mlp_lightning.training.strategy import gather_from_ranks
 
 CURVES = ["train/loss", "val/loss", "val/accuracy"]
 DIGITS_SHOWN = 20
@@ -83,11 +84,13 @@ class Pictures(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the confusion matrix of the test set and the mistakes made with most confidence."""
+        # Asked of every process, since each has met the mistakes of its own share.
+        mistakes = [batch for share in gather_from_ranks(self._mistakes) for batch in share]
         if tensorboard(trainer) is None:
             return
         self._show(trainer, "confusion/test", self._confusion(trainer, pl_module, "test"), png=True)
         data = _datamodule(trainer).data
-        x, targets, predictions, confidences = (torch.cat(parts) for parts in zip(*self._mistakes, strict=True))
+        x, targets, predictions, confidences = (torch.cat(parts) for parts in zip(*mistakes, strict=True))
         worst = confidences.argsort(descending=True)[:MISTAKES_SHOWN]
         title = f"Most confidently wrong of {len(x)} mistakes in {len(data.test_y)} test images"
         figure = mistakes_figure(

@@ -1,5 +1,7 @@
 """Data parallel training of gradients that are derived by hand: broadcast once, then one all-reduce a step."""
 
+from typing import TypeVar, cast
+
 import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from mlp_lightning.errors import UserError
 
+T = TypeVar("T")
 START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
 
 
@@ -41,3 +44,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
+
+
+def gather_from_ranks(value: T) -> list[T]:
+    """Every process's value, by rank; a single process has its own alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return cast(list[T], values)

@@ -1,12 +1,14 @@
 """Two processes against one: the same weights and the same figures."""
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 import torch
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
-from mlp_lightning.training.strategy import START_METHODS, check_strategy, sum_over_ranks
+from mlp_lightning.training.strategy import START_METHODS, check_strategy, gather_from_ranks, sum_over_ranks
 
 # Forked from a process that has threads of others: Python ≥ 3.12 warns, and these children use none of them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -95,6 +97,23 @@ def test_two_processes_go_on_from_a_checkpoint_within_a_window_of_records(fit):
     assert expected["train/loss"][0] == [4, 8, 12]
     for name, (steps, values) in history.items():
         assert (steps, values) == (expected[name][0], pytest.approx(expected[name][1], rel=1e-5)), name
+
+
+class NoteRanks(pl.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        share = [torch.tensor(trainer.global_rank)] * (1 + trainer.global_rank)
+        gathered = gather_from_ranks(share)
+        if trainer.is_global_zero:
+            self.path.write_text(repr([[int(part) for part in share] for share in gathered]))
+
+
+def test_every_share_is_gathered_by_rank(fit, tmp_path):
+    fit({}, callbacks=[NoteRanks(tmp_path / "two")], max_epochs=1, **FORKED)
+    assert (tmp_path / "two").read_text() == "[[0], [1, 1]]"
+    assert gather_from_ranks("alone") == ["alone"]
 
 
 def test_one_process_has_the_sum_already():

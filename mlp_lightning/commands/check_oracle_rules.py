@@ -1,7 +1,7 @@
 """The oracle of updates: clipping, rules and schedules as torch itself has them.
 
-Nothing here shares a formula with the package. This file and ``oracle.py``, with the tests and benchmarks, are where
-torch.autograd and the algorithms of torch.optim may appear.
+Nothing here shares a formula with the package. This file and ``check_oracle.py``, with the tests and benchmarks, are
+where torch.autograd and the algorithms of torch.optim may appear.
 """
 
 import warnings

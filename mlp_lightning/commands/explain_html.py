@@ -1,12 +1,10 @@
 """An explanation as one self-contained page: no scripts, no addresses, to project or to print."""
 
 import html
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
+from mlp_lightning.atomic import written_beside
 from mlp_lightning.commands.explain_pictures import picture_of
 from mlp_lightning.commands.explain_step import Explanation, Step, number, plain
 from mlp_lightning.errors import UserError
@@ -103,21 +101,15 @@ def write_page(page: str, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    # Beside the target, since a rename is atomic within one file system only.
-    temporary = path.parent / f".{uuid4().hex}.tmp"
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        with written_beside(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"--html: got {plain(str(path))}, must be a file in an existing, writable folder ({reason})"
         raise UserError(message) from error
-    finally:
-        # Where it could not be written it cannot be removed either.
-        with suppress(OSError, ValueError):
-            temporary.unlink()
 
 
 def _overview(steps: Sequence[Step]) -> str:

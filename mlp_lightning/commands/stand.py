@@ -14,9 +14,8 @@ from mlp_lightning.training.module import MLPModule
 
 @dataclass(frozen=True)
 class Stand:
-    """What a training would start with: the module with its network, the minibatches, and how long it would take."""
+    """What a training would go through: the minibatches of an epoch, and its length."""
 
-    module: MLPModule
     batches: Batches
     steps_per_epoch: int
     total_steps: float
@@ -45,7 +44,7 @@ def stand(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_p
     steps_per_epoch = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * (limit or 0))
     ends = [trainer.max_epochs * steps_per_epoch] if trainer.max_epochs not in (None, -1) else []
     ends += [trainer.max_steps] if trainer.max_steps != -1 else []
-    return Stand(module, batches, steps_per_epoch, min(ends, default=math.inf))
+    return Stand(batches, steps_per_epoch, min(ends, default=math.inf))
 
 
 def _load_weights(module: MLPModule, ckpt_path: str) -> None:

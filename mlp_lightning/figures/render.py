@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
+
+from mlp_lightning.atomic import written_beside
 
 
 def to_rgb(figure: Figure, dpi: float = 100) -> NDArray[np.uint8]:
@@ -27,10 +28,5 @@ def save_png(figure: Figure, path: str | os.PathLike[str], dpi: float = 100) -> 
     """Write ``figure`` to ``path``; whoever reads it meanwhile sees the old file or the new one, never half of one."""
     path = Path(path)
     pixels = to_rgb(figure, dpi)
-    # Beside the target, since a rename is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
+    with written_beside(path) as temporary:
         imsave(temporary, pixels, format="png", dpi=dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or not there: written beside their target, synced, then renamed; read as data only."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from mlp_lightning.atomic import written_beside
 from mlp_lightning.errors import UserError
 
 
@@ -17,17 +17,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path``; raises UserError if the folder cannot be written."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with written_beside(target) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
         except OSError as error:
             raise UserError(f"checkpoint {target} cannot be written: {error.strerror}") from error
 

@@ -46,7 +46,7 @@ class Pictures(pl.Callback):
         self._show(trainer, "digits", digits_figure(images, labels, data.class_names, title), png=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the confusion matrix of the validation set and, while training, the first layer's weights."""
+        """Show the confusion matrix of the validation set."""
         if trainer.sanity_checking or tensorboard(trainer) is None:
             return
         png = trainer.state.fn != "fit"

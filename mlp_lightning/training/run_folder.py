@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
+from mlp_lightning.atomic import written_beside
 from mlp_lightning.errors import UserError
 
 
@@ -55,6 +56,5 @@ def run_folder(trainer: pl.Trainer) -> Path | None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write ``values`` so that the file is whole at every moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    temporary.replace(path)
+    with written_beside(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")

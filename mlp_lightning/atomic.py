@@ -1,0 +1,28 @@
+"""Files that are whole or not there: written beside their target, synced, then renamed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path``: what the block writes there takes the place of ``path`` at its end.
+
+    If anything fails, ``path`` stays as it was and nothing is left beside it. Several processes may write the same
+    path at once. Raises whatever the block or the file system raises.
+    """
+    # Not tempfile: its files are readable by their owner alone. Beside the target, since a rename is atomic within one
+    # file system only.
+    temporary = path.parent / f".{uuid4().hex}.tmp"
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        # Where it could not be written it cannot be removed either.
+        with suppress(OSError, ValueError):
+            temporary.unlink()

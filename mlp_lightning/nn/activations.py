@@ -60,7 +60,7 @@ def relu_forward(z: Tensor) -> Tensor:
 
 def relu_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
     """dz = da where a > 0, else 0."""
-    return da * (a > 0)
+    return torch.where(a > 0, da, 0)
 
 
 def leaky_relu_forward(z: Tensor) -> Tensor:

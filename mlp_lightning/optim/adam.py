@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from mlp_lightning.optim.native import adam_step, is_native
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, zero_at_first
 
@@ -51,17 +52,23 @@ class _AdaptiveMoments(UpdateRule):
         t = state["step"] = state.get("step", 0) + 1
         m = zero_at_first(state, "first_moment", parameter)
         v = zero_at_first(state, "second_moment", parameter)
+        # m̂ / (√v̂ + ε) = (c₂ / c₁) · m / (√v + c₂ ε), with c₁ = 1 − β1ᵗ and c₂ = √(1 − β2ᵗ): both corrections are
+        # numbers, so they cost no pass over the tensor.
+        c1 = 1 - beta1**t
+        c2 = math.sqrt(1 - beta2**t)
+        rate, eps = group["lr"] * c2 / c1, c2 * group["eps"]
+        if not group["amsgrad"] and is_native(parameter, grad, m, v):
+            one_pass = adam_step()
+            if one_pass is not None:
+                one_pass(parameter, grad, m, v, beta1, beta2, rate, eps)
+                return
         m.lerp_(grad, 1 - beta1)
         v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         if group["amsgrad"]:
             largest = zero_at_first(state, "largest_second_moment", parameter)
             v = torch.maximum(largest, v, out=largest)
-        # m̂ / (√v̂ + ε) = (c₂ / c₁) · m / (√v + c₂ ε), with c₁ = 1 − β1ᵗ and c₂ = √(1 − β2ᵗ): both corrections are
-        # numbers, so they cost no pass over the tensor.
-        c1 = 1 - beta1**t
-        c2 = math.sqrt(1 - beta2**t)
-        denominator = torch.sqrt(v, out=self.scratch("denominator", parameter)).add_(c2 * group["eps"])
-        parameter.addcdiv_(m, denominator, value=-group["lr"] * c2 / c1)
+        denominator = torch.sqrt(v, out=self.scratch("denominator", parameter)).add_(eps)
+        parameter.addcdiv_(m, denominator, value=-rate)
 
 
 class Adam(_AdaptiveMoments):

@@ -1,0 +1,112 @@
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from mlp_lightning.optim import Adam, AdamW, native
+from mlp_lightning.optim.native import adam_step, is_native
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.fixture
+def fresh():
+    """Forget what was compiled, before and after."""
+    adam_step.cache_clear()
+    yield
+    adam_step.cache_clear()
+
+
+def train(rule, numel, steps, threads=1, **options):
+    """Weights after some steps in float32 on gradients drawn from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    p = nn.Parameter(torch.randn(numel, generator=generator), requires_grad=False)
+    optimizer = rule([p], lr=0.01, **options)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(steps):
+            p.grad = torch.randn(numel, generator=generator)
+            optimizer.step()
+    finally:
+        torch.set_num_threads(before)
+    return p, optimizer
+
+
+def oracle(reference, numel, steps, **options):
+    """The same gradients through torch's rule in float64."""
+    generator = torch.Generator().manual_seed(0)
+    p = nn.Parameter(torch.randn(numel, generator=generator).double())
+    optimizer = reference([p], lr=0.01, **options)
+    for _ in range(steps):
+        p.grad = torch.randn(numel, generator=generator).double()
+        optimizer.step()
+    return p.detach()
+
+
+@needs_compiler
+def test_compiles():
+    assert adam_step() is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("numel", [1, 5, 4096, 4097, 100_003])
+@pytest.mark.parametrize(
+    ("rule", "reference", "options"),
+    [
+        pytest.param(Adam, torch.optim.Adam, {}, id="adam"),
+        pytest.param(Adam, torch.optim.Adam, {"weight_decay": 0.1}, id="adam-decay"),
+        pytest.param(AdamW, torch.optim.AdamW, {"weight_decay": 0.1}, id="adamw"),
+    ],
+)
+def test_follows_torch_in_float64(monkeypatch, rule, reference, options, numel):
+    calls = []
+    step = adam_step()
+    monkeypatch.setattr("mlp_lightning.optim.adam.adam_step", lambda: lambda *args: (calls.append(1), step(*args)))
+    p, _ = train(rule, numel, 50, **options)
+    assert len(calls) == 50
+    torch.testing.assert_close(p.detach().double(), oracle(reference, numel, 50, **options), rtol=2e-6, atol=2e-6)
+
+
+@needs_compiler
+def test_bits_do_not_depend_on_threads():
+    one, state_one = train(Adam, 100_003, 5, threads=1)
+    two, state_two = train(Adam, 100_003, 5, threads=2)
+    assert torch.equal(one, two)
+    for name in ("first_moment", "second_moment"):
+        assert torch.equal(state_one.state[one][name], state_two.state[two][name])
+
+
+@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
+def test_rules_work_without_a_compiler(monkeypatch, fresh, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert adam_step() is None
+    p, _ = train(Adam, 100, 50)
+    torch.testing.assert_close(p.detach().double(), oracle(torch.optim.Adam, 100, 50), rtol=2e-6, atol=2e-6)
+
+
+@needs_compiler
+def test_rules_work_with_a_library_that_cannot_be_loaded(monkeypatch, fresh, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho broken > "$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert adam_step() is None
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        pytest.param(torch.zeros(3), True, id="float32"),
+        pytest.param(torch.zeros(3, dtype=torch.float64), False, id="float64"),
+        pytest.param(torch.zeros(3, device="meta"), False, id="elsewhere"),
+        pytest.param(torch.zeros(3, 2)[:, 0], False, id="strided"),
+    ],
+)
+def test_is_native(tensor, expected):
+    assert is_native(tensor, torch.zeros(3)) is expected
+
+
+def test_the_source_is_packaged():
+    assert native.Path(native.__file__).with_name("adam.c").is_file()

@@ -1,15 +1,30 @@
 """The Trainer with the commands that Lightning does not have."""
 
 import sys
+from typing import Any
 
 import lightning.pytorch as pl
 
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.errors import UserError
+from mlp_lightning.training.groups import GroupedEpochLoop
 from mlp_lightning.training.module import MLPModule
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer, which can also prove and explain a step of what it would train."""
+    """Lightning's Trainer, which runs steps in groups and can also prove and explain a step of what it would train.
+
+    Args:
+        steps_per_execution: Most hand-derived steps between two looks of Lightning; it never changes a result. Null
+            for 50, or 1 where a callback may want to see every step.
+    """
+
+    def __init__(self, *args: Any, steps_per_execution: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if steps_per_execution is not None and steps_per_execution < 1:
+            raise UserError(f"trainer.steps_per_execution: got {steps_per_execution}, must be at least 1")
+        loop = self.fit_loop.epoch_loop
+        self.fit_loop.epoch_loop = GroupedEpochLoop(self, loop.min_steps, loop.max_steps, steps_per_execution)
 
     def check(self, model: MLPModule, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Prove every hand-derived gradient and update against torch's, on this config and data.

@@ -93,7 +93,10 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Minibatches of the training samples (for ``per_batch`` together with their validation parts)."""
+        assert self.trainer is not None
         x, y = self._on_device(self._train_indices)
+        # Once, where Lightning would convert every minibatch that passes through it: most steps do not.
+        x = self.trainer.precision_plugin.convert_input(x)
         split = self.validation == "per_batch"
         return Batches(x, y, self.batch_size, shuffle=self.shuffle, seed=self.seed, per_batch=split, **self._share())
 

@@ -140,10 +140,12 @@ class MLP(nn.Module):
             # Made under inference mode (a validation that comes first), the gradient could not be written in training.
             with torch.inference_mode(False):
                 flat_grad = torch.zeros_like(flat)
-            parameters, gradients = self._split(flat), self._split(flat_grad)
-            layers = [Layer(*p, *g) for p, g in zip(parameters, gradients, strict=True)]
-            self.__dict__["_views"] = views = (place, flat_grad, layers)
+            self.__dict__["_views"] = views = (place, flat_grad, self.layers_on(flat, flat_grad))
         return views[1], views[2]
+
+    def layers_on(self, flat: Tensor, flat_grad: Tensor) -> list[Layer]:
+        """Views of each layer into two tensors ``(P,)`` laid out as ``self.flat``, whatever their dtype."""
+        return [Layer(*p, *g) for p, g in zip(self._split(flat), self._split(flat_grad), strict=True)]
 
     def _split(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Views (W_k, b_k) of a tensor laid out as ``flat``."""

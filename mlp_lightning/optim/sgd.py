@@ -77,6 +77,25 @@ class SGD(UpdateRule):
         if buffer is not None:
             parameter.add_(buffer, alpha=-lr * momentum)
 
+    def update_layer(self, weight: Tensor, bias: Tensor, dz: Tensor, x: Tensor, group: Mapping[str, Any]) -> None:
+        """One step, without momentum, on a linear layer whose gradient is never formed.
+
+        Since dW = dZᵀ X, the update W ← (1 − ηλ) W − η dZᵀ X is one matrix product that adds to what is there: it
+        saves writing dW and reading it again.
+
+        Args:
+            weight: W ``(H, D)``.
+            bias: b ``(H,)``.
+            dz: dZ ``(B, H)``.
+            x: X ``(B, D)``, the layer's input.
+            group: the options; momentum must be 0.
+        """
+        lr, kept = group["lr"], 1 - group["lr"] * group["weight_decay"]
+        weight.addmm_(dz.t(), x, beta=kept, alpha=-lr)
+        if kept != 1:
+            bias.mul_(kept)
+        bias.sub_(dz.sum(0), alpha=lr)
+
     def _accumulate(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
         """b after this step's gradient has entered it."""
         if "momentum_buffer" in state:

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
-from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
+from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.strategy import sum_over_ranks
+
+# The dtype of the matrix products where it is not the parameter's.
+PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class MLPModule(ConfiguredModule):
@@ -30,52 +33,49 @@ class MLPModule(ConfiguredModule):
         return self.network(x)[0]
 
     def on_train_start(self) -> None:
-        """Fix the schedule, now that the length of the training is known."""
-        steps_per_epoch = int(self.trainer.num_training_batches)
-        self._schedule = self.make_schedule(steps_per_epoch, self.trainer.estimated_stepping_batches)
+        """Fix the schedule, now that the length of the training is known, and make the memory of the steps."""
+        trainer = self.trainer
+        steps_per_epoch = int(trainer.num_training_batches)
+        self._schedule = self.make_schedule(steps_per_epoch, trainer.estimated_stepping_batches)
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
+        self.samples_seen = 0
+        self._hand_step = HandStep(
+            self.network,
+            self.loss,
+            optimizer,
+            reduction=self.hparams["reduction"],
+            clip_norm=self.hparams["clip_norm"],
+            clip_value=self.hparams["clip_value"],
+            world_size=trainer.world_size,
+            dtype=PRODUCTS.get(trainer.precision),
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of gradient descent: forward, loss, backward, clip, update."""
-        network, loss = self.network, self.loss
-        logits, cache = network(batch.x)
-        loss_sum, loss_cache = loss.forward(logits, batch.y)
-        normalizer = loss.normalizer(logits, batch.y)
-        network.backward(loss.backward(loss_cache, self._scale(normalizer)), cache)
-        self._update(sum_over_ranks(network.flat_grad))
-
-        self.curves.add("train/loss", loss_sum, normalizer)
-        # On every process, though its share may be empty: all of them must sum the same names.
-        if self._validates_within_steps:
-            self._validate_within_step(batch)
+        """One step of gradient descent, with what Lightning does around it."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        # What counts the steps. LightningOptimizer.step puts a closure for autograd, the precision plugin and a row of
+        # hooks between this and the rule, which cost a small network a tenth of its step.
+        optimizer._on_before_step()
+        self.hand_step(batch, self.global_step)
+        optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict(self._record_means(), prog_bar=True, logger=False)
 
-    def _scale(self, normalizer: float | Tensor) -> float | Tensor:
-        """dloss: 1 for the sum; for the mean 1 over the normalizer of the whole minibatch, which all devices share."""
-        if self.hparams["reduction"] == "sum":
-            return 1.0
-        if self.trainer.world_size > 1:
-            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=self.device).clone())
-        return 1.0 / normalizer
-
-    def _update(self, gradient: Tensor) -> None:
-        if self.hparams["clip_norm"] is not None:
-            clip_norm_(gradient, self.hparams["clip_norm"])
-        if self.hparams["clip_value"] is not None:
-            clip_value_(gradient, self.hparams["clip_value"])
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        optimizer.param_groups[0]["lr"] = self.hparams["lr"] * self._schedule(self.global_step)
-        # Lightning clears .grad around validation, so it is set before each step.
-        self.network.flat.grad = gradient
-        # What counts the steps, and the rule itself. LightningOptimizer.step puts a closure for autograd, the precision
-        # plugin and a row of hooks between them, which cost a small network a tenth of its step.
-        optimizer._on_before_step()
-        optimizer.optimizer.step()
-        optimizer._on_after_step()
+    def hand_step(self, batch: Batch, step: int, *, keep_gradient: bool = True) -> None:
+        """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves."""
+        # The mathematics rounds by hand where it is to round: not a second time behind its back.
+        with torch.autocast(self.device.type, enabled=False):
+            lr = self.hparams["lr"] * self._schedule(step)
+            loss_sum, normalizer = self._hand_step(batch, lr, keep_gradient=keep_gradient)
+            self.samples_seen += batch.size
+            self.curves.add("train/loss", loss_sum, normalizer)
+            # On every process, though its share may be empty: all of them must sum the same names.
+            if self._validates_within_steps:
+                self._validate_within_step(batch)
 
     @property
     def _validates_within_steps(self) -> bool:
@@ -114,9 +114,10 @@ class MLPModule(ConfiguredModule):
         return self._evaluate(self.test_sums, batch)
 
     def _evaluate(self, evaluation: Evaluation, batch: Batch) -> Tensor:
-        logits = self(batch.x)
-        loss_sum, _ = self.loss.forward(logits, batch.y)
-        evaluation.update(logits, batch.y, loss_sum, self.loss.normalizer(logits, batch.y))
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self(batch.x)
+            loss_sum, _ = self.loss.forward(logits, batch.y)
+            evaluation.update(logits, batch.y, loss_sum, self.loss.normalizer(logits, batch.y))
         return logits
 
     def on_validation_epoch_end(self) -> None:

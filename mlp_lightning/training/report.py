@@ -10,7 +10,6 @@ import lightning
 import lightning.pytorch as pl
 import torch
 
-from mlp_lightning.data.loader import Batch
 from mlp_lightning.training.evaluation import class_accuracy
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.run_folder import run_folder, tensorboard_logger, write_json
@@ -33,7 +32,6 @@ class Report(pl.Callback):
 
     def __init__(self) -> None:
         self.metrics: dict[str, Any] = {}
-        self._images = 0
         self._paused = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -44,14 +42,8 @@ class Report(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._images, self._paused = 0, 0.0
+        self._paused = 0.0
         self._start = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Count the images of all devices."""
-        self._images += batch.size
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -63,6 +55,7 @@ class Report(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock for good."""
+        assert isinstance(pl_module, MLPModule)
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         seconds = time.perf_counter() - self._start
@@ -72,7 +65,7 @@ class Report(pl.Callback):
             "epochs": trainer.current_epoch,
             "seconds": round(seconds, 3),
             "train_seconds": round(train_seconds, 3),
-            "images_per_second": round(self._images / train_seconds, 1),
+            "images_per_second": round(pl_module.samples_seen / train_seconds, 1),
         }
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -16,7 +16,7 @@ NOT_ZERO = {
     "val_check_interval": "validates never; use a count, a fraction of an epoch, or limit_val_batches 0",
 }
 # The last three are other names of the first two, and the default.
-PRECISIONS = ("32-true", "64-true", "bf16-true", "32", "64", "None")
+PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "None")
 AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
 
 
@@ -37,7 +37,7 @@ def check_trainer_options(options: Namespace) -> None:
     if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
         raise UserError(f"trainer.strategy: got {options.strategy}, must be auto or one of {', '.join(START_METHODS)}")
     if str(options.precision) not in PRECISIONS:
-        raise UserError(f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:3])}")
+        raise UserError(f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:-3])}")
     for name, reason in NOT_ZERO.items():
         if options[name] == 0:
             raise UserError(f"trainer.{name}: got 0, which {reason}")
@@ -50,4 +50,4 @@ def given_options(options: Namespace, defaults: dict[str, Any]) -> str:
     """The plain options that differ from their defaults, as ``name=value, …``."""
     usual = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()} | defaults
     given = {name: value for name, value in options.items() if isinstance(value, bool | int | float | str)}
-    return ", ".join(f"{name}={value}" for name, value in given.items() if value != usual[name]) or "none"
+    return ", ".join(f"{name}={value}" for name, value in given.items() if value != usual.get(name)) or "none"

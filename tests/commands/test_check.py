@@ -11,9 +11,12 @@ from mlp_lightning.commands.check import check
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
+from mlp_lightning.nn import workspace as workspace_file
+from mlp_lightning.nn.in_place import IN_PLACE
 from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, RMSprop, clip_norm_, clip_value_
 from mlp_lightning.training import configured
-from mlp_lightning.training import module as module_file
+from mlp_lightning.training import hand_step as hand_step_file
+from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.recipe import make_schedule
 
@@ -201,6 +204,11 @@ def test_trained_weights_are_the_ones_checked(capsys):
 # --- broken on purpose -----------------------------------------------------------------------------------------------
 
 
+def spoiled(activation, spoil):
+    """An activation with a wrong backward pass; ``da`` is copied, for those that overwrite it."""
+    return Activation(activation.forward, lambda da, z, a: spoil(activation.backward(da.clone(), z, a), da))
+
+
 @pytest.mark.parametrize(
     ("spoil", "wrong"),
     [
@@ -213,10 +221,9 @@ def test_trained_weights_are_the_ones_checked(capsys):
 )
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_wrong_activation(activation, spoil, wrong, monkeypatch, capsys):
-    forward, backward = ACTIVATIONS[activation]
-    broken = Activation(forward, lambda da, z, a: spoil(backward(da, z, a), da))
     module = build(activation=activation)
-    monkeypatch.setitem(ACTIVATIONS, activation, broken)
+    for table in (ACTIVATIONS, IN_PLACE):
+        monkeypatch.setitem(table, activation, spoiled(table[activation], spoil))
     passed, failed, _ = run(module, capsys)
     assert not passed
     assert failed["gradients, float64"] == wrong
@@ -224,9 +231,18 @@ def test_wrong_activation(activation, spoil, wrong, monkeypatch, capsys):
     assert failed["updates, float64"] == gradient_rows(wrong)
 
 
+@pytest.mark.parametrize("activation", IN_PLACE)
+def test_wrong_activation_of_the_training_alone(activation, monkeypatch, capsys):
+    monkeypatch.setitem(IN_PLACE, activation, spoiled(IN_PLACE[activation], lambda dz, da: dz * 0.99))
+    passed, failed, _ = run(build(activation=activation), capsys)
+    assert not passed
+    assert failed == {"updates, float64": gradient_rows(BELOW_THE_LAST)}
+
+
 def test_activation_whose_derivative_is_nan(monkeypatch, capsys):
     broken = Activation(torch.tanh, lambda da, z, a: da * float("nan"))
-    monkeypatch.setitem(ACTIVATIONS, "tanh", broken)
+    for table in (ACTIVATIONS, IN_PLACE):
+        monkeypatch.setitem(table, "tanh", broken)
     passed, failed, _ = run(build(activation="tanh"), capsys)
     assert not passed
     assert failed["gradients, float64"] == BELOW_THE_LAST
@@ -268,15 +284,16 @@ BIASES = {"layers.0.bias", "layers.1.bias", "layers.2.bias"}
         pytest.param("linear_backward", mean_bias, BIASES, id="dbias-mean"),
         pytest.param(
             "linear_backward_input",
-            lambda dz, w: dz @ (w.t() if w.shape[0] == w.shape[1] else w),
+            lambda dz, w, out=None: dz @ (w.t() if w.shape[0] == w.shape[1] else w),
             {"layers.0.weight", "layers.0.bias", "dx"},
             id="dx-transposed",
         ),
-        pytest.param("linear_backward_input", lambda dz, w: dz @ w * 1.01, BELOW_THE_LAST, id="dx-factor"),
+        pytest.param("linear_backward_input", lambda dz, w, out=None: dz @ w * 1.01, BELOW_THE_LAST, id="dx-factor"),
     ],
 )
 def test_wrong_linear_layer(name, broken, wrong, monkeypatch, capsys):
-    monkeypatch.setattr(mlp_file, name, broken)
+    for file in (mlp_file, workspace_file):
+        monkeypatch.setattr(file, name, broken)
     passed, failed, _ = run(build(activation="tanh"), capsys)
     assert not passed
     assert failed["gradients, float64"] == wrong
@@ -355,7 +372,7 @@ def test_wrong_loss(loss, options, monkeypatch, capsys):
 
 
 def test_wrong_scale_in_the_training_step(monkeypatch, capsys):
-    monkeypatch.setattr(MLPModule, "_scale", lambda self, normalizer: 1.0)
+    monkeypatch.setattr(HandStep, "_dloss", lambda self, normalizer, logits: 1.0)
     passed, failed, _ = run(build(), capsys)
     assert not passed
     assert failed == {"updates, float64": gradient_rows(EVERY_GRADIENT)}
@@ -367,7 +384,8 @@ def test_wrong_in_float32_alone(monkeypatch, capsys):
     def broken(da, z, a):
         return backward(da, z, a) * (1.001 if z.dtype == torch.float32 else 1.0)
 
-    monkeypatch.setitem(ACTIVATIONS, "tanh", Activation(torch.tanh, broken))
+    for table in (ACTIVATIONS, IN_PLACE):
+        monkeypatch.setitem(table, "tanh", Activation(torch.tanh, broken))
     passed, failed, _ = run(build(activation="tanh"), capsys, precision="32-true")
     assert not passed
     assert failed == {
@@ -425,8 +443,10 @@ MOMENTUM = {"momentum": 0.9, "dampening": 0.2}
 @pytest.mark.parametrize(
     ("rule", "options", "break_it"),
     [
-        pytest.param(SGD, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id="sgd-no-decay"),
-        pytest.param(SGD, {"weight_decay": 1e-4}, with_options(weight_decay=1.01e-4), id="sgd-small-decay"),
+        pytest.param(SGD, {"momentum": 0.9, "weight_decay": 0.1}, with_options(weight_decay=0.0), id="sgd-no-decay"),
+        pytest.param(
+            SGD, {"clip_norm": 1.0, "weight_decay": 1e-4}, with_options(weight_decay=1.01e-4), id="sgd-small-decay"
+        ),
         pytest.param(SGD, {"momentum": 0.9, "nesterov": True}, with_options(nesterov=False), id="sgd-nesterov"),
         pytest.param(Adam, {}, without_bias_correction, id="adam-no-bias-correction"),
         pytest.param(Adam, {}, eps_inside_the_root, id="adam-eps-inside"),
@@ -500,7 +520,7 @@ def test_schedule_wrong_long_after_the_twentieth_step(monkeypatch, capsys):
     ids=["norm", "value"],
 )
 def test_wrong_clipping_threshold(option, name, clip, monkeypatch, capsys):
-    monkeypatch.setattr(module_file, name, lambda grad, limit: clip(grad, limit * 1.01))
+    monkeypatch.setattr(hand_step_file, name, lambda grad, limit: clip(grad, limit * 1.01))
     passed, failed, _ = run(build(**{option: 0.01}), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}
@@ -528,6 +548,35 @@ def test_data_that_are_not_finite_fail(capsys):
     assert set(failed) == {"updates, float64"}
 
 
+def ascending(update, weight, bias, dz, x, group):
+    update(weight, bias, -dz, x, group)
+
+
+def forgetting_decay(update, weight, bias, dz, x, group):
+    update(weight, bias, dz, x, {**group, "weight_decay": 0.0})
+
+
+def without_bias(update, weight, bias, dz, x, group):
+    update(weight, bias.clone(), dz, x, group)
+
+
+@pytest.mark.parametrize(
+    ("broken", "wrong"),
+    [
+        pytest.param(ascending, EVERY_GRADIENT - {"dx"}, id="sign"),
+        pytest.param(forgetting_decay, EVERY_GRADIENT - {"dx"}, id="no-decay"),
+        pytest.param(without_bias, BIASES, id="no-bias"),
+    ],
+)
+def test_wrong_sgd_inside_the_product(broken, wrong, monkeypatch, capsys):
+    update = SGD.update_layer
+    monkeypatch.setattr(SGD, "update_layer", lambda self, *args: broken(lambda *a: update(self, *a), *args))
+    passed, failed, _ = run(build(optimizer="sgd", weight_decay=0.1), capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert movements(failed) == wrong
+
+
 def test_update_that_becomes_nan_fails(monkeypatch, capsys):
     update = SGD.update
 
@@ -536,7 +585,7 @@ def test_update_that_becomes_nan_fails(monkeypatch, capsys):
         parameter[0] = float("nan")
 
     monkeypatch.setattr(SGD, "update", broken)
-    passed, failed, _ = run(build(optimizer="sgd"), capsys)
+    passed, failed, _ = run(build(optimizer="sgd", momentum=0.9), capsys)
     assert not passed
     assert f"{FIRST}.weight, step 1" in failed["updates, float64"]
 

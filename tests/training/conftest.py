@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.sources import Dataset
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO
@@ -88,7 +89,7 @@ def make_parts(tmp_path: Path, dataset: Dataset) -> Callable[..., SimpleNamespac
             **trainer,
         }
         return SimpleNamespace(
-            trainer=pl.Trainer(callbacks=[start, *callbacks], plugins=[AtomicCheckpointIO()], **settings),
+            trainer=Trainer(callbacks=[start, *callbacks], plugins=[AtomicCheckpointIO()], **settings),
             module=MLPModule(**{"hidden": [7, 5], **(model or {})}),
             data=datamodule,
             start=start,

@@ -1,0 +1,50 @@
+"""The activations in place: the formulas of ``activations`` for a training step that gets by on the memory it has.
+
+``forward(z) → a`` may return ``z`` itself, overwritten. ``backward(da, z, a) → dz`` may return ``da`` overwritten, and
+may spend ``z`` and ``a`` on the way: both are dead once dz is known. Activations whose derivative needs z beside a, or
+a temporary of their own, are taken from ``activations`` as they are.
+"""
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.nn.activations import ACTIVATIONS, Activation
+
+
+def sigmoid_forward_(z: Tensor) -> Tensor:
+    """a = σ(z), in z."""
+    return z.sigmoid_()
+
+
+def sigmoid_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """dz = da · a (1 − a), in da; spends a."""
+    # 1 − a by itself: a − a² would lose every digit where the unit saturates.
+    return da.mul_(a).mul_(a.neg_().add_(1))
+
+
+def tanh_forward_(z: Tensor) -> Tensor:
+    """a = tanh z, in z."""
+    return z.tanh_()
+
+
+def tanh_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """dz = da · (1 − a²), in da; spends a."""
+    return da.addcmul_(da, torch.mul(a, a, out=a), value=-1)
+
+
+def relu_forward_(z: Tensor) -> Tensor:
+    """a = max(z, 0), in z."""
+    return z.clamp_min_(0)
+
+
+def relu_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """dz = da · f′, in da; a becomes f′, which is 1 where a > 0, else 0."""
+    return da.mul_(a.gt_(0))
+
+
+IN_PLACE: dict[str, Activation] = {
+    **ACTIVATIONS,
+    "sigmoid": Activation(sigmoid_forward_, sigmoid_backward_),
+    "tanh": Activation(tanh_forward_, tanh_backward_),
+    "relu": Activation(relu_forward_, relu_backward_),
+}

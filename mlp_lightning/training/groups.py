@@ -1,0 +1,100 @@
+"""Groups of steps: Lightning's loop runs once for many hand steps, and sees what it would see at every one of them."""
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.loops.fetchers import _DataFetcher
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+from mlp_lightning.training.health import Health
+from mlp_lightning.training.module import MLPModule
+
+STEPS_PER_EXECUTION = 50
+EVERY_STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+# Those that have such hooks, but do nothing in them at other steps than those that end a group.
+AWAIT_EVENTS = (Checkpoint, ProgressBar, LearningRateMonitor, Timer, Health)
+
+
+class GroupedEpochLoop(_TrainingEpochLoop):
+    """Lightning's loop over the minibatches of an epoch, which makes most steps without Lightning's own share in them.
+
+    A group is some steps made by the module alone, then one through Lightning, with its hooks, logs and progress.
+    The last of a group is a step at which something may happen: the last of an epoch or of the training, one before a
+    validation or a checkpoint, one that is logged. All counters are the same there as if Lightning had made every step;
+    so is the state of training, since ``MLPModule.hand_step`` does the same in both. Signals and limits of time are
+    looked at between groups.
+
+    Args:
+        trainer: whose ``fit_loop.epoch_loop`` this becomes.
+        min_steps: as Lightning's.
+        max_steps: as Lightning's.
+        steps_per_execution: most steps in a group, at least 1. None for 50, or for 1 where a callback is present that
+            may want to see every step.
+    """
+
+    def __init__(
+        self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, steps_per_execution: int | None
+    ) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.steps_per_execution = steps_per_execution
+        self._largest = 1
+        self._periods: list[int] = []
+
+    def on_run_start(self, data_fetcher: _DataFetcher) -> None:
+        """Look once an epoch at what may happen in it."""
+        super().on_run_start(data_fetcher)
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        every_step = any(wants_every_step(callback) for callback in callbacks)
+        self._largest = self.steps_per_execution or (1 if every_step else STEPS_PER_EXECUTION)
+        self._periods = [self.trainer.log_every_n_steps]  # type: ignore[attr-defined]
+        self._periods += [
+            callback._every_n_train_steps
+            for callback in callbacks
+            if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps >= 1
+        ]
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Make all steps of a group but one by hand, and the last through Lightning."""
+        # After a restart Lightning may first have to finish a validation.
+        if not self.restarting:
+            self._make_steps(self._steps_to_event() - 1, data_fetcher)
+        super().advance(data_fetcher)
+
+    def _make_steps(self, count: int, data_fetcher: _DataFetcher) -> None:
+        module, first, made = self.trainer.lightning_module, self.global_step, 0
+        assert isinstance(module, MLPModule)
+        try:
+            while made < count:
+                batch, _, _ = next(data_fetcher)
+                module.hand_step(batch, first + made, keep_gradient=False)
+                made += 1
+        finally:
+            # Whatever ended the group, the counters are those of the steps that were made.
+            self.batch_progress.increment_by(made)
+            self.manual_optimization.optim_step_progress.increment_by(made)
+            self._batches_that_stepped += made
+
+    def _steps_to_event(self) -> int:
+        """Steps up to and with the next at which something may happen, at least 1."""
+        trainer, step, in_epoch = self.trainer, self.global_step, self.batch_progress.current.ready
+        distances = [self._largest, trainer.num_training_batches - in_epoch]
+        distances += [period - step % period for period in self._periods]
+        if self.max_steps != -1:
+            distances.append(self.max_steps - step)
+        if self._should_check_val_epoch() and trainer.val_check_batch not in (None, float("inf")):
+            # Without an epoch to count in, Lightning counts over all of them.
+            counted = self.batch_progress.total.ready if trainer.check_val_every_n_epoch is None else in_epoch
+            distances.append(trainer.val_check_batch - counted % trainer.val_check_batch)
+        return max(1, int(min(distances)))
+
+
+def wants_every_step(callback: Callback) -> bool:
+    """Whether a callback has a hook that Lightning calls at every step, and may do something in any call."""
+    overrides = (getattr(type(callback), hook) is not getattr(Callback, hook) for hook in EVERY_STEP_HOOKS)
+    return not isinstance(callback, AWAIT_EVENTS) and any(overrides)

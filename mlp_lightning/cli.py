@@ -10,11 +10,13 @@ from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mlp_lightning.commands.overview import COMMANDS, DESCRIPTION
 from mlp_lightning.commands.trainer import Trainer
-from mlp_lightning.config_files import CONFIG_FOLDER, find_config, find_configs
+from mlp_lightning.config_files import CONFIG_FOLDER, find_configs
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
+from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
@@ -27,8 +29,6 @@ from mlp_lightning.training.run_folder import make_logger
 from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
-DESCRIPTION = """Train multilayer perceptrons whose gradients are derived by hand.
-One more command, compare, runs configs over seeds and settings: see compare --help."""
 REFRESH_EVERY_N_STEPS = 50
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
@@ -51,12 +51,16 @@ class CLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``check`` and ``explain`` on MLPModule and DataModule."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        self._arguments = sys.argv[1:] if args is None else list(args)
         super().__init__(
             MLPModule,
             DataModule,
             args=args,
             parser_class=OneLineParser,
-            parser_kwargs={"description": DESCRIPTION},
+            parser_kwargs={
+                "description": DESCRIPTION,
+                **{name: {"description": COMMANDS[name]} for name in self.subcommands()},
+            },
             trainer_class=Trainer,
             auto_configure_optimizers=False,
             # Without a logger the config goes to the root folder, where that of an earlier run may be.
@@ -64,17 +68,19 @@ class CLI(LightningCLI):
             trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "max_epochs": 15},
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The Trainer's methods that are commands, with the arguments that are not options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The Trainer's methods that are commands, or the one that is given, with the arguments that are no options."""
         hidden = {"model", "datamodule", "weights_only"}
-        return {
+        commands = {
             "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             "validate": hidden | {"dataloaders", "verbose"},
             "test": hidden | {"dataloaders", "verbose"},
             "check": hidden,
             "explain": hidden,
         }
+        given = self._arguments[0] if self._arguments else None
+        # A parser takes long to build: nobody waits for those of the other commands.
+        return {given: commands[given]} if given in commands else commands
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Replace Lightning's seed option, which may also be true, by a plain number."""
@@ -101,7 +107,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, after the names of configs have become paths."""
-        arguments, self._run_name = find_configs(sys.argv[1:] if args is None else list(args), CONFIG_FOLDER)
+        arguments, self._run_name = find_configs(self._arguments, CONFIG_FOLDER)
         self.config = parser.parse_args(arguments)
 
     def _parse_ckpt_path(self) -> None:
@@ -218,23 +224,12 @@ class CLI(LightningCLI):
         self.report.finish(self.trainer, self.model)
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line and exit with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
     quiet_lightning()
     register_strategies()
-    arguments = sys.argv[1:] if args is None else args
     try:
-        if arguments[:1] == ["compare"]:
-            from mlp_lightning.commands.compare import compare
-
-            compare(arguments[1:], lambda name: find_config(name, CONFIG_FOLDER))
-        else:
+        if not answer(sys.argv[1:] if args is None else args):
             CLI(args)
     except UserError as error:
         fail(str(error))

@@ -8,9 +8,6 @@ from typing import Any, NoReturn
 
 from mlp_lightning.commands.runs import Run, execute, plan
 from mlp_lightning.errors import UserError
-from mlp_lightning.figures import save_png
-from mlp_lightning.figures.comparison import comparison_figure
-from mlp_lightning.training.checkpoint import read_checkpoint
 
 # Test accuracy and loss that the notebook "Backpropagation from Scratch" reports for its six experiments.
 NOTEBOOK = {
@@ -52,6 +49,11 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         share = f"{metrics['test/accuracy']:.2%}"
         print(f"[{len(results)}/{len(runs)}] {run.experiment}, seed {run.seed}: {share} on the test set", flush=True)
     print(f"\n{table({run: results[run][1] for run in runs}, notebook=options.notebook)}")
+    # Here, since they import torch, Lightning and matplotlib: help, errors and the first fit do not wait for them.
+    from mlp_lightning.figures import save_png
+    from mlp_lightning.figures.comparison import comparison_figure
+    from mlp_lightning.training.checkpoint import read_checkpoint
+
     curves: dict[str, list[tuple[list[int], list[float]]]] = {}
     for run in runs:
         history = read_checkpoint(str(results[run][0] / "checkpoints" / "last.ckpt"))["history"]

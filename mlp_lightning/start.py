@@ -1,0 +1,46 @@
+"""The entrance: what needs neither torch nor Lightning is answered without them, for they take seconds to import."""
+
+import gc
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mlp_lightning.commands.compare import compare
+from mlp_lightning.commands.overview import asks_for_overview, overview
+from mlp_lightning.config_files import CONFIG_FOLDER, find_config
+from mlp_lightning.errors import UserError
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; whatever the user can mend ends as one line and exit status 2."""
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        answered = answer(arguments)
+    except UserError as error:
+        fail(str(error))
+    if not answered:
+        # The imports make 700,000 objects that stay. Walking them again and again in search of garbage takes a fifth
+        # of the time, and freezing them spares the same to every later search, those at exit included.
+        gc.disable()
+        from mlp_lightning import cli
+
+        gc.freeze()
+        gc.enable()
+        cli.main(args)
+
+
+def answer(arguments: Sequence[str]) -> bool:
+    """Do what needs no Lightning, and tell whether it was that; raises UserError, and SystemExit after a help."""
+    if asks_for_overview(arguments):
+        print(overview(), end="")
+        sys.exit(0)
+    if arguments[:1] == ["compare"]:
+        compare(list(arguments[1:]), lambda name: find_config(name, CONFIG_FOLDER))
+        return True
+    return False
+
+
+def fail(message: str) -> NoReturn:
+    """Print one line and exit with status 2."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

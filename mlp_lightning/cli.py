@@ -30,6 +30,7 @@ from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
+HEALTH_EVERY_N_RECORDS = 4
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
 
@@ -153,7 +154,7 @@ class CLI(LightningCLI):
             kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name)
         self.report = Report()
         self.checkpoints = checkpoint_callbacks()
-        callbacks = [Histograms(), Health(), Pictures(), self.report]
+        callbacks = [Histograms(), Health(HEALTH_EVERY_N_RECORDS), Pictures(), self.report]
         if trainer.enable_progress_bar is not False:
             callbacks.append(TQDMProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:

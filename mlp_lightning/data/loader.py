@@ -10,6 +10,8 @@ from torch import Tensor
 from mlp_lightning.data.splits import train_share
 from mlp_lightning.errors import UserError
 
+GATHERED_ROWS = 2048
+
 
 class Batch(NamedTuple):
     """One rank's share of a minibatch.
@@ -96,33 +98,43 @@ class Batches:
         # the middle: only the same epoch goes on from it.
         first = self._resume_at if self._epoch == self._resume_epoch else 0
         self._resume_at = 0
-        order = self._order() if self.shuffle else None
-        for index in range(first, len(self)):
+        shares = self._shuffled_shares(first) if self.shuffle else map(self._share_in_order, range(first, len(self)))
+        for index, share in zip(range(first, len(self)), shares, strict=True):
             self._handed_out = index + 1
-            yield self._batch(index, order)
+            yield share
 
     def _order(self) -> Tensor:
         # Drawn on the CPU, whose generator gives the same order whatever the device; moved once an epoch.
         generator = torch.Generator().manual_seed(_mixed(self.seed, self._epoch))
         return torch.randperm(len(self.x), generator=generator).to(self.x.device)
 
-    def _batch(self, index: int, order: Tensor | None) -> Batch:
-        start = index * self.batch_size
-        stop = min(start + self.batch_size, len(self.x))
+    def _share_in_order(self, index: int) -> Batch:
+        start, stop = self._bounds(index)
         size = train_share(stop - start) if self.per_batch else stop - start
-        x, y = self._share(start, start + size, order)
-        val_x, val_y = self._share(start + size, stop, order)
-        return Batch(x, y, val_x, val_y, size)
+        train, val = self._share(start, start + size), self._share(start + size, stop)
+        return Batch(self.x[train], self.y[train], self.x[val], self.y[val], size)
 
-    def _share(self, start: int, stop: int, order: Tensor | None) -> tuple[Tensor, Tensor]:
-        """This rank's samples of those at ``start`` to ``stop`` in the epoch's order."""
+    def _shuffled_shares(self, first: int) -> Iterator[Batch]:
+        order, no_x, no_y = self._order(), self.x[:0], self.y[:0]
+        # Many at a time: to gather the rows of one small minibatch takes twice as long for each.
+        ahead = max(1, GATHERED_ROWS // self.batch_size)
+        for begin in range(first, len(self), ahead):
+            bounds = [self._bounds(index) for index in range(begin, min(begin + ahead, len(self)))]
+            rows = [order[self._share(start, stop)] for start, stop in bounds]
+            x, y = (samples.index_select(0, torch.cat(rows)) for samples in (self.x, self.y))
+            lengths = [len(share) for share in rows]
+            for (start, stop), share_x, share_y in zip(bounds, x.split(lengths), y.split(lengths), strict=True):
+                yield Batch(share_x, share_y, no_x, no_y, stop - start)
+
+    def _bounds(self, index: int) -> tuple[int, int]:
+        """Where in the epoch's order a minibatch starts and stops."""
+        start = index * self.batch_size
+        return start, min(start + self.batch_size, len(self.x))
+
+    def _share(self, start: int, stop: int) -> slice:
+        """This rank's samples of those at ``start`` to ``stop``."""
         n = stop - start
-        begin = start + n * self.rank // self.world_size
-        end = start + n * (self.rank + 1) // self.world_size
-        if order is None:
-            return self.x[begin:end], self.y[begin:end]
-        indices = order[begin:end]
-        return self.x.index_select(0, indices), self.y.index_select(0, indices)
+        return slice(start + n * self.rank // self.world_size, start + n * (self.rank + 1) // self.world_size)
 
     @property
     def sampler(self) -> "Batches":

@@ -65,9 +65,12 @@ class SoftmaxCrossEntropy:
         if self.label_smoothing:
             weighted = log_probs if self.class_weights is None else log_probs * self._weights(logits)
             losses = losses.mul_(1 - self.label_smoothing).sub_(weighted.mean(1), alpha=self.label_smoothing)
-        scale = 1.0 if self.reduction == "sum" else 1.0 / self.normalizer(logits, targets)
+        scale: float | Tensor = 1.0
+        if self.reduction == "mean":
+            scale = 1.0 / self.normalizer(logits, targets)
+            losses = losses.mul_(scale)
         # Two finite logits may differ by more than the largest number: the loss is then that number, not infinity.
-        loss = losses.mul_(scale).sum().clamp_(max=torch.finfo(losses.dtype).max)
+        loss = losses.sum().clamp_(max=torch.finfo(losses.dtype).max)
         return loss, (log_probs, targets, scale)
 
     def backward(self, cache: Cache, dloss: float | Tensor = 1.0) -> Tensor:

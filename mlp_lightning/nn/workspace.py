@@ -22,6 +22,8 @@ class Workspace:
     computed from copies in that dtype, made anew by each forward pass, and sum up in float32 before they are rounded to
     it; the weights proper, their gradients, the logits and the loss keep the parameter's dtype.
 
+    ``layers`` are the network's, or views of their copies, as the last forward pass used them.
+
     Args:
         network: whose parameter the passes read; it must stay on its device.
         dtype: of the matrix products; None for the parameter's.
@@ -34,6 +36,7 @@ class Workspace:
         self._dtype = dtype if dtype is not None else flat.dtype
         self._device = flat.device
         self._forward, self._backward = IN_PLACE[network.activation]
+        self.layers = network.layers
         self._views: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._memory: list[Tensor] = []
         if self.is_mixed:
@@ -44,10 +47,10 @@ class Workspace:
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits ``(B, K)`` of inputs ``(B, D)``, in the parameter's dtype; valid until the next call."""
-        layers = self.network.layers
+        layers = self.layers = self.network.layers
         z, self._da = self._buffers(len(x))
         if self.is_mixed:
-            layers = self._copy_layers
+            layers = self.layers = self._copy_layers
             self._copy.copy_(self.network.flat)
             x = x.to(self._dtype)
         a = x
@@ -67,7 +70,7 @@ class Workspace:
         Args:
             dlogits: dLoss/dlogits ``(B, K)``, for what ``forward`` returned last.
         """
-        layers = self._copy_layers if self.is_mixed else self.network.layers
+        layers = self.layers
         dz = dlogits.to(self._dtype)
         for k in range(len(layers) - 1, 0, -1):
             da = linear_backward_input(dz, layers[k].weight, self._da[k - 1])

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
-from mlp_lightning.optim.update_rule import UpdateRule
+from mlp_lightning.optim.update_rule import UpdateRule, zero_at_first
 
 
 class SGD(UpdateRule):
@@ -103,7 +103,7 @@ class SGD(UpdateRule):
             buffer: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(grad, alpha=share)
         else:
             share = 1.0
-            buffer = state["momentum_buffer"] = grad.clone()
+            buffer = zero_at_first(state, "momentum_buffer", parameter).copy_(grad)
         # Added term by term, here and in update, g + λ θ needs no memory of its own.
         if group["weight_decay"]:
             buffer.add_(parameter, alpha=share * group["weight_decay"])

@@ -15,7 +15,8 @@ class UpdateRule(torch.optim.Optimizer):
 
     A rule sees tensors, their ``.grad`` and its own state, never the network. It works in place, leaves the gradient as
     it is, and never waits for the device. Options are read from ``param_groups`` at every step, so a schedule sets
-    ``group["lr"]``. State tensors have the parameter's dtype and device; a step count is an int.
+    ``group["lr"]``. State tensors have the parameter's dtype and device; a step count is an int. A step may run under
+    inference mode: what it keeps is made outside of it, and can be written anywhere.
     """
 
     @staticmethod
@@ -76,13 +77,15 @@ class UpdateRule(torch.optim.Optimizer):
             or memory.numel() < like.numel()
             or (memory.dtype, memory.device) != (like.dtype, like.device)
         ):
-            memory = kept[name] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+            with torch.inference_mode(False):
+                memory = kept[name] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
         return memory[: like.numel()].view(like.shape)
 
 
 def zero_at_first(state: dict[str, Any], name: str, like: Tensor) -> Tensor:
     """The state tensor of that name, made as zeros of a tensor's shape, dtype and device when it is missing."""
     if name not in state:
-        state[name] = torch.zeros_like(like)
+        with torch.inference_mode(False):
+            state[name] = torch.zeros_like(like)
     tensor: Tensor = state[name]
     return tensor

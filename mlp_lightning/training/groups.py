@@ -1,6 +1,7 @@
 """Groups of steps: Lightning's loop runs once for many hand steps, and sees what it would see at every one of them."""
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -70,10 +71,11 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         module, first, made = self.trainer.lightning_module, self.global_step, 0
         assert isinstance(module, MLPModule)
         try:
-            while made < count:
-                batch, _, _ = next(data_fetcher)
-                module.hand_step(batch, first + made, keep_gradient=False)
-                made += 1
+            with torch.inference_mode():
+                while made < count:
+                    batch, _, _ = next(data_fetcher)
+                    module.hand_step(batch, first + made, keep_gradient=False)
+                    made += 1
         finally:
             # Whatever ended the group, the counters are those of the steps that were made.
             self.batch_progress.increment_by(made)

@@ -17,6 +17,7 @@ class HandStep:
 
     Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.update_layer``),
     where nothing needs the whole gradient first: no clipping, no other process, no mixed precision.
+    ``samples_seen`` counts the samples of all processes.
 
     Args:
         network: on its device.
@@ -52,13 +53,13 @@ class HandStep:
         self.clip_value = clip_value
         self.world_size = world_size
         self.scaler = scaler
+        self.samples_seen = 0
         self.workspace = Workspace(network, dtype)
         (self._group,) = rule.param_groups
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
         self.adds_to_weights = is_plain and not (clips or world_size > 1 or self.workspace.is_mixed)
 
-    @torch.no_grad()
     def __call__(self, batch: Batch, lr: float, *, keep_gradient: bool = True) -> tuple[Tensor, float | Tensor]:
         """Make one step.
 
@@ -72,6 +73,7 @@ class HandStep:
             The share's summed loss before the step, 0-dim, and what its mean divides by.
         """
         self._group["lr"] = lr
+        self.samples_seen += batch.size
         workspace, loss = self.workspace, self.loss
         logits = workspace.forward(batch.x)
         loss_sum, cache = loss.forward(logits, batch.y)
@@ -79,7 +81,7 @@ class HandStep:
         deltas = workspace.backward(loss.backward(cache, self._dloss(normalizer, logits)))
         if self.adds_to_weights:
             assert isinstance(self.rule, SGD)
-            layers = self.network.layers
+            layers = workspace.layers
             for k, dz, a in deltas:
                 if keep_gradient:
                     workspace.write_gradient(k, dz, a)

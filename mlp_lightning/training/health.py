@@ -27,7 +27,7 @@ from mlp_lightning.training.symptoms import Figures, Symptoms
 
 
 class Health(pl.Callback):
-    """Measures the steps at which the module records its curves, every ``log_every_n_steps``.
+    """Measures steps at which the module records its curves: one record, made every ``log_every_n_steps``, in so many.
 
     Tags, all under ``health/``; norms are Euclidean and those of a layer are of W, without its bias:
 
@@ -51,9 +51,14 @@ class Health(pl.Callback):
     Each warning is printed once for its kind and layer, by ``LightningModule.print``: one line above the progress bar,
     on rank 0, where ``warnings.warn`` adds a file and a line of code that mean nothing to whoever trains, and a logger
     writes into the middle of the bar. TensorBoard's text ``health/warnings`` keeps all of them.
+
+    Args:
+        every_n_records: one record in how many is measured, at least 1. A measurement takes as long as two or three
+            steps of a small network.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_records: int = 1) -> None:
+        self.every_n_records = every_n_records
         self._before_step: tuple[dict[str, Tensor], list[Tensor], int] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -68,8 +73,8 @@ class Health(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Measure the minibatch and keep the weights, if the step to come is one that is recorded."""
-        is_record = (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if not (is_record and trainer.is_global_zero and len(batch.y)):
+        period = trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
+        if not ((trainer.global_step + 1) % period == 0 and trainer.is_global_zero and len(batch.y)):
             return
         assert isinstance(pl_module, MLPModule)
         network = pl_module.network

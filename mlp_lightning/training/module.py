@@ -40,7 +40,6 @@ class MLPModule(ConfiguredModule):
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
-        self.samples_seen = 0
         self._hand_step = HandStep(
             self.network,
             self.loss,
@@ -60,22 +59,26 @@ class MLPModule(ConfiguredModule):
         # What counts the steps. LightningOptimizer.step puts a closure for autograd, the precision plugin and a row of
         # hooks between this and the rule, which cost a small network a tenth of its step.
         optimizer._on_before_step()
-        self.hand_step(batch, self.global_step)
+        # The mathematics rounds by hand where it is to round: not a second time behind its back.
+        with torch.autocast(self.device.type, enabled=False), torch.inference_mode():
+            self.hand_step(batch, self.global_step)
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict(self._record_means(), prog_bar=True, logger=False)
 
     def hand_step(self, batch: Batch, step: int, *, keep_gradient: bool = True) -> None:
         """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves."""
-        # The mathematics rounds by hand where it is to round: not a second time behind its back.
-        with torch.autocast(self.device.type, enabled=False):
-            lr = self.hparams["lr"] * self._schedule(step)
-            loss_sum, normalizer = self._hand_step(batch, lr, keep_gradient=keep_gradient)
-            self.samples_seen += batch.size
-            self.curves.add("train/loss", loss_sum, normalizer)
-            # On every process, though its share may be empty: all of them must sum the same names.
-            if self._validates_within_steps:
-                self._validate_within_step(batch)
+        lr = self.hparams["lr"] * self._schedule(step)
+        loss_sum, normalizer = self._hand_step(batch, lr, keep_gradient=keep_gradient)
+        self.curves.add("train/loss", loss_sum, normalizer)
+        # On every process, though its share may be empty: all of them must sum the same names.
+        if self._validates_within_steps:
+            self._validate_within_step(batch)
+
+    @property
+    def samples_seen(self) -> int:
+        """Samples that the steps of this fit have trained on, over all processes."""
+        return self._hand_step.samples_seen
 
     @property
     def _validates_within_steps(self) -> bool:

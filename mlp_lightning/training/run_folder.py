@@ -28,7 +28,8 @@ def make_logger(root: str | None, name: str) -> TensorBoardLogger:
         ) from error
     if not os.access(logs / name, os.W_OK):
         raise UserError(f"trainer.default_root_dir: got {root or '.'}, but {logs / name} cannot be written")
-    return TensorBoardLogger(logs, name=name, default_hp_metric=False)
+    # With tensorboard's queue of 10 events a record of dozens of scalars waits for the disk.
+    return TensorBoardLogger(logs, name=name, default_hp_metric=False, max_queue=1000)
 
 
 def tensorboard_logger(trainer: pl.Trainer) -> TensorBoardLogger | None:

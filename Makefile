@@ -22,9 +22,11 @@ format: ## format the code
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench: ## time an epoch of fit against a bare hand loop, and what health costs
-	$(PYTHON) benchmarks/epoch.py
-	$(PYTHON) benchmarks/health.py
+bench: ## time steps, epochs, races, memory and growth beside the peers, and draw docs/speed.png (about 30 minutes)
+	for name in step epoch accuracy_time memory growth notebook health startup; do \
+		$(PYTHON) benchmarks/$$name.py || exit 1; \
+	done
+	$(PYTHON) benchmarks/figure.py
 
 experiments: ## reproduce the notebook's experiments over three seeds (about 15 minutes on two cores)
 	$(PYTHON) train.py compare --notebook

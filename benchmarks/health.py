@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 import torch
 from machine import machine
 
+from mlp_lightning.cli import HEALTH_EVERY_N_RECORDS
+from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.module import MLPModule
@@ -38,7 +40,7 @@ def fit(data: DataModule, epochs: int, every: int, callbacks: list[pl.Callback])
     """Seconds an epoch of training steps and their logging."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as root:
-        trainer = pl.Trainer(
+        trainer = Trainer(
             accelerator="cpu",
             callbacks=[*callbacks, clock],
             enable_checkpointing=False,
@@ -62,9 +64,12 @@ def run() -> None:
     torch.set_num_threads(1)
     quiet_lightning()
     data = DataModule(batch_size=128)
-    fit(data, 1, options.every, [Health()])
+    fit(data, 1, options.every, [Health(HEALTH_EVERY_N_RECORDS)])
     rows = [
-        (fit(data, options.epochs, options.every, []), fit(data, options.epochs, options.every, [Health()]))
+        (
+            fit(data, options.epochs, options.every, []),
+            fit(data, options.epochs, options.every, [Health(HEALTH_EVERY_N_RECORDS)]),
+        )
         for _ in range(options.rounds)
     ]
     print(f"\n{machine()}\nepochs a fit: {options.epochs}, rounds: {options.rounds}, steps a record: {options.every}\n")

@@ -6,7 +6,7 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -23,6 +23,7 @@ from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
+from mlp_lightning.training.progress_bar import GroupProgressBar
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import make_logger
@@ -156,7 +157,7 @@ class CLI(LightningCLI):
         self.checkpoints = checkpoint_callbacks()
         callbacks = [Histograms(), Health(HEALTH_EVERY_N_RECORDS), Pictures(), self.report]
         if trainer.enable_progress_bar is not False:
-            callbacks.append(TQDMProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
+            callbacks.append(GroupProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:
             callbacks += self.checkpoints
         if config.patience is not None:

@@ -257,7 +257,7 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
 
 
 @says(
-    ("--trainer.gradient_clip_val 1", "trainer.gradient_clip_val", "1.0", "model.clip_norm"),
+    ("--trainer.gradient_clip_val 0.5", "trainer.gradient_clip_val", "got 0.5", "model.clip_norm"),
     ("--trainer.accumulate_grad_batches 2", "trainer.accumulate_grad_batches", "2", "must be 1"),
     ("--trainer.barebones true", "trainer.barebones", "true", "must be false"),
     ("--trainer.strategy foo", "trainer.strategy", "got foo", "auto", "ddp"),
@@ -267,7 +267,7 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--trainer.devices 0", "devices='0'"),
     ("--trainer.devices foo", "devices=foo", "int > 0"),
     ("--trainer.precision transformer-engine", "trainer.precision", "transformer-engine", "32-true, 64-true"),
-    ("--trainer.precision bf16-mixed", "trainer.precision", "got bf16-mixed", "32-true, 64-true, bf16-true"),
+    ("--trainer.precision 16-true", "trainer.precision", "got 16-true", "32-true, 64-true, bf16-true, bf16-mixed"),
     ("--trainer.max_epochs -2", "max_epochs", "-2", "non-negative integer or -1"),
     ("--trainer.max_epochs 0", "trainer.max_epochs", "got 0", "trains nothing"),
     ("--trainer.max_steps -2", "max_steps", "-2", "non-negative integer or -1"),

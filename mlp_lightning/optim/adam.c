@@ -5,19 +5,27 @@
 
 #define BLOCK 4096 /* entries a thread takes at a time */
 
-void adam(float *restrict theta, const float *restrict grad, float *restrict m, float *restrict v, int64_t n,
-          float share1, float beta2, float share2, float rate, float eps, int threads)
+static void update(float *restrict theta, const float *restrict grad, float *restrict m, float *restrict v,
+                   int64_t start, int64_t stop, float share1, float beta2, float share2, float rate, float eps)
 {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        const int64_t stop = start + BLOCK < n ? start + BLOCK : n;
-        for (int64_t i = start; i < stop; i++) {
-            const float g = grad[i];
-            const float m_i = m[i] + share1 * (g - m[i]);
-            const float v_i = beta2 * v[i] + share2 * g * g;
-            m[i] = m_i;
-            v[i] = v_i;
-            theta[i] -= rate * m_i / (sqrtf(v_i) + eps);
-        }
+    for (int64_t i = start; i < stop; i++) {
+        const float g = grad[i];
+        const float m_i = m[i] + share1 * (g - m[i]);
+        const float v_i = beta2 * v[i] + share2 * g * g;
+        m[i] = m_i;
+        v[i] = v_i;
+        theta[i] -= rate * m_i / (sqrtf(v_i) + eps);
     }
+}
+
+void adam(float *theta, const float *grad, float *m, float *v, int64_t n, float share1, float beta2, float share2,
+          float rate, float eps, int threads)
+{
+    if (threads == 1) { /* without OpenMP, which hangs in a forked process whose parent has used it */
+        update(theta, grad, m, v, 0, n, share1, beta2, share2, rate, eps);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t start = 0; start < n; start += BLOCK)
+        update(theta, grad, m, v, start, start + BLOCK < n ? start + BLOCK : n, share1, beta2, share2, rate, eps);
 }

@@ -27,7 +27,7 @@ class HandStep:
         clip_norm: largest Euclidean norm of the gradient; None for none.
         clip_value: largest absolute value of its entries; None for none.
         world_size: number of processes that share each minibatch.
-        dtype: of the matrix products; None for the parameter's.
+        dtype_of_products: None for the parameter's.
         scaler: for float16, whose range small deltas would fall below: the scale of the deltas, taken out of the
             gradient again, or a step left out where the gradient overflowed. None for no scaling.
     """
@@ -42,7 +42,7 @@ class HandStep:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         world_size: int = 1,
-        dtype: torch.dtype | None = None,
+        dtype_of_products: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.network = network
@@ -54,7 +54,7 @@ class HandStep:
         self.world_size = world_size
         self.scaler = scaler
         self.samples_seen = 0
-        self.workspace = Workspace(network, dtype)
+        self.workspace = Workspace(network, dtype_of_products)
         (self._group,) = rule.param_groups
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0

@@ -48,7 +48,7 @@ class MLPModule(ConfiguredModule):
             clip_norm=self.hparams["clip_norm"],
             clip_value=self.hparams["clip_value"],
             world_size=trainer.world_size,
-            dtype=PRODUCTS.get(trainer.precision),
+            dtype_of_products=PRODUCTS.get(trainer.precision),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
         )
 

@@ -299,7 +299,11 @@ def make_trainer(**options) -> pl.Trainer:
 RECIPES = {
     "adam_norm": ({"optimizer": "adam_norm", "lr": 0.3}, {}),
     "cosine after a rise": ({"schedule": "cosine", "warmup_epochs": 0.5, "clip_norm": 0.1}, {}),
-    "one_cycle, limited": ({"schedule": "one_cycle", "optimizer": "sgd"}, {"limit_train_batches": 2}),
+    "one_cycle, limited": (
+        {"schedule": "one_cycle", "optimizer": "sgd", "momentum": 0.5},
+        {"limit_train_batches": 2},
+    ),
+    "plain sgd": ({"optimizer": "sgd"}, {}),
     "double": ({"optimizer": "rmsprop"}, {"precision": "64-true"}),
 }
 
@@ -327,7 +331,10 @@ def test_the_update_is_the_first_step_of_a_training(options, trainer_options, mo
         trainer.fit(trained, make_data())
     change = next(step.value for step in recorded if step.name == "Δθ")
     assert change.dtype == stop.after.dtype
-    assert torch.equal(change, stop.after - before)
+    # Plain SGD is rounded once, within the product, where the formulas that are shown round twice.
+    roundings = 1 if options.get("optimizer") == "sgd" and "momentum" not in options else 0
+    atol = roundings * torch.finfo(before.dtype).eps * float(before.abs().max())
+    torch.testing.assert_close(change, stop.after - before, rtol=0, atol=atol)
 
 
 def test_the_command_prints_and_writes_a_page(tmp_path, capsys):

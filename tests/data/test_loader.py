@@ -56,6 +56,24 @@ def test_order_does_not_depend_on_the_world_size(n: int, batch_size: int, world_
 
 
 @settings(deadline=None)
+@given(**sizes, rows=st.integers(1, 100), first=st.integers(0, 59))
+def test_how_many_are_gathered_at_once_does_not_show(n, batch_size, world_size, rows, first) -> None:
+    first %= -(-n // batch_size)
+    found = []
+    for gathered in (1, rows):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mlp_lightning.data.loader.GATHERED_ROWS", gathered)
+            loader = Batches(*samples(n), batch_size, shuffle=True, seed=4, rank=world_size - 1, world_size=world_size)
+            loader.load_state_dict({"handed_out": first, "epoch": 0})
+            found.append(list(loader))
+    assert len(found[0]) == -(-n // batch_size) - first
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.y, other.y)
+        assert one.size == other.size
+
+
+@settings(deadline=None)
 @given(**sizes)
 def test_per_batch_shares_both_parts(n: int, batch_size: int, world_size: int) -> None:
     train, validation = per_batch(n, batch_size)

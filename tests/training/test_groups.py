@@ -15,6 +15,7 @@ from mlp_lightning.training.groups import wants_every_step
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.progress_bar import GroupProgressBar
 
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
 RECIPES = {
@@ -195,15 +196,35 @@ def test_logs(run, tmp_path):
     assert "lr-Adam" in texts[0]
 
 
+@pytest.mark.parametrize("kind", [TQDMProgressBar, GroupProgressBar])
 @pytest.mark.parametrize("refresh_rate", [1, 2])
-def test_progress_bar_ends_where_it_should(run, refresh_rate):
+def test_progress_bar_ends_where_it_should(run, refresh_rate, kind):
     bars = []
     for size in (1, 50):
-        bar = TQDMProgressBar(refresh_rate=refresh_rate)
+        bar = kind(refresh_rate=refresh_rate)
         run("adam, cosine", size, callbacks=[bar], enable_progress_bar=True, max_epochs=2, log_every_n_steps=100)
         bars.append((bar.train_progress_bar.n, bar.train_progress_bar.total, bar.train_progress_bar.postfix))
     assert bars[0] == bars[1]
     assert bars[0][:2] == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("refresh_rate", "size", "expected"),
+    [
+        pytest.param(2, 1, [2, 4, 5], id="as Lightning's"),
+        pytest.param(2, 3, [3, 5], id="a group is longer"),
+        pytest.param(3, 2, [4, 5], id="a group ends elsewhere"),
+        pytest.param(50, 2, [5], id="rarer than an epoch"),
+    ],
+)
+def test_progress_bar_is_refreshed_once_so_many_steps_have_passed(fit, monkeypatch, refresh_rate, size, expected):
+    shown = []
+    bar = GroupProgressBar(refresh_rate=refresh_rate)
+    monkeypatch.setattr(bar, "get_metrics", lambda *args: shown.append(bar.train_progress_bar.n) or {})
+    settings = {"max_epochs": 1, "log_every_n_steps": 100, "limit_val_batches": 0, "steps_per_execution": size}
+    fit(callbacks=[bar], enable_progress_bar=True, **settings)
+    # The end of the epoch shows its figures once more.
+    assert shown == [*expected, 5]
 
 
 def test_interrupted_in_a_group_the_counters_are_those_of_the_steps_made(run, monkeypatch):

@@ -58,6 +58,15 @@ def test_two_processes_equal_one(last_of, model, data):
     assert_equal(last_of(model, data, **FORKED), last_of(model, data))
 
 
+@pytest.mark.parametrize("model", [{"momentum": 0.0}, {"optimizer": "adam", "momentum": None, "clip_norm": 0.1}])
+def test_groups_of_steps_in_two_processes(last_of, model):
+    data = {"batch_size": 5}
+    many, single = (last_of(model, data, steps_per_execution=size, **FORKED) for size in (50, 1))
+    assert_equal(many, last_of(model, data))
+    assert all(torch.equal(many["state_dict"][name], single["state_dict"][name]) for name in single["state_dict"])
+    assert (many["history"], many["loops"]) == (single["history"], single["loops"])
+
+
 class SeedByRank(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl_module.hparams["seed"] = trainer.global_rank

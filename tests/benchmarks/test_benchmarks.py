@@ -1,0 +1,145 @@
+"""The benchmarks run, compare what they say they compare, and leave files that the figure can be drawn from."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.image import imread
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPTS = ["step", "epoch", "accuracy_time", "memory", "growth", "notebook"]
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, BENCHMARKS / f"{script}.py", *map(str, arguments)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """What a script prints and the rows it leaves, each script run once."""
+    folder = tmp_path_factory.mktemp("results")
+    found = {}
+
+    def results(script: str):
+        if script not in found:
+            printed = run(script, "--quick", "--threads", 1, "--output", folder)
+            found[script] = printed, json.loads((folder / f"{script}.json").read_text())["rows"]
+        return found[script]
+
+    results.folder = folder
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_quick_run_prints_ratios(quick, script):
+    printed, rows = quick(script)
+    assert re.search(r"ratio .*?\d+\.\d\d", printed)
+    assert rows
+
+
+@pytest.mark.slow
+def test_every_contender_of_the_epoch_learns_alike(quick):
+    printed, rows = quick("epoch")
+    assert "NOT ALIKE" not in printed
+    assert {"hand loop", "fit", "autograd"} <= {row["name"] for row in rows}
+    accuracies = [row["accuracy"] for row in rows]
+    assert max(accuracies) - min(accuracies) < 0.02
+    # Ten steps of plain SGD are no training to speak of, but far from the tenth that guessing gets.
+    assert min(accuracies) > 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("hand, SGD", 8), ("hand, momentum", 12), ("hand, Adam", 16), ("autograd, SGD", 8), ("autograd, Adam fused", 16)],
+)
+def test_bytes_a_parameter(quick, name, expected):
+    """Four each for the parameter, its gradient and every moment of fp32."""
+    (row,) = [row for row in quick("memory")[1] if row["name"] == name and "bytes" in row]
+    assert sum(row["bytes"].values()) == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.slow
+def test_multiply_adds_grow_with_the_square_of_the_width(quick):
+    rows = [row for row in quick("growth")[1] if row["growing"].startswith("width")]
+    assert {round(row["expected"], 6) for row in rows} == {2.0}
+
+
+@pytest.mark.slow
+def test_the_figure_and_its_table(quick, tmp_path):
+    quick("epoch")
+    quick("step")
+    printed = run("figure", "--results", quick.folder, "--figure", tmp_path / "speed.png")
+    assert "| autograd |" in printed
+    assert imread(tmp_path / "speed.png").std() > 0.05
+
+
+def test_ratio_compares_within_each_round(importable):
+    from timing import ratio
+
+    # The second round was three times as slow for both.
+    assert ratio([2.0, 6.0, 2.2], [1.0, 3.0, 1.0]) == (2.0, 2.0, 2.2)
+
+
+def test_slope_of_a_power_law(importable):
+    from growth import slope
+
+    sizes = [1, 2, 8, 64]
+    assert slope(sizes, [5 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+
+
+def test_seconds_to_the_first_epoch_at_the_target(importable):
+    from accuracy_time import seconds_to
+    from workers import Epoch
+
+    epochs = [Epoch(2.0, 0.90), Epoch(3.0, 0.98), Epoch(4.0, 0.97)]
+    assert seconds_to(0.97, epochs) == 5.0
+    assert seconds_to(0.99, epochs) is None
+
+
+def config(tmp_path, **model: object) -> Path:
+    options = {"hidden": [500, 250, 100], "optimizer": "adam", "lr": 0.003, "schedule": "cosine", **model}
+    path = tmp_path / "race.yaml"
+    data = {"batch_size": 100, "validation_size": 5000}
+    path.write_text(yaml.safe_dump({"trainer": {"max_epochs": 2}, "model": options, "data": data}))
+    return path
+
+
+def test_peers_follow_the_config(importable, tmp_path):
+    from peers.peer import Task
+
+    task = Task.from_config(config(tmp_path, warmup_epochs=1.0, final_factor=0.5, label_smoothing=0.1))
+    rates = task.rates()
+    assert rates.shape == (2, 550)
+    assert np.all(np.diff(rates[0]) > 0)
+    assert rates.max() == np.float32(0.003)
+    assert np.all(np.diff(rates[1]) < 0)
+    assert rates[1, -1] == pytest.approx(0.0015, rel=1e-4)
+    assert task.unshared == ("model.label_smoothing",)
+
+
+def test_a_race_refuses_what_peers_would_not_do(importable, tmp_path):
+    from peers.peer import Task
+
+    with pytest.raises(ValueError, match=r"model\.optimizer is sgd, must be adam"):
+        Task.from_config(config(tmp_path, optimizer="sgd"))
+
+
+def test_a_peer_that_is_not_installed_is_named(importable):
+    from peers import Entry
+
+    assert Entry("keras_fit", "KerasFit", packages=("no_such_package",)).missing() == "no_such_package not installed"

@@ -168,6 +168,8 @@ class CLI(LightningCLI):
         kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         try:
             instance = super().instantiate_trainer(**kwargs)
+        except UserError:
+            raise
         except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
             # Lightning does not always say which option it means.
             given = given_options(trainer, self.trainer_defaults)

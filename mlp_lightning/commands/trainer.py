@@ -20,9 +20,9 @@ class Trainer(pl.Trainer):
     """
 
     def __init__(self, *args: Any, steps_per_execution: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         if steps_per_execution is not None and steps_per_execution < 1:
             raise UserError(f"trainer.steps_per_execution: got {steps_per_execution}, must be at least 1")
+        super().__init__(*args, **kwargs)
         loop = self.fit_loop.epoch_loop
         self.fit_loop.epoch_loop = GroupedEpochLoop(self, loop.min_steps, loop.max_steps, steps_per_execution)
 

@@ -121,8 +121,9 @@ class Batches:
         for begin in range(first, len(self), ahead):
             bounds = [self._bounds(index) for index in range(begin, min(begin + ahead, len(self)))]
             rows = [order[self._share(start, stop)] for start, stop in bounds]
-            x, y = (samples.index_select(0, torch.cat(rows)) for samples in (self.x, self.y))
             lengths = [len(share) for share in rows]
+            gathered = torch.cat(rows)
+            x, y = self.x.index_select(0, gathered), self.y.index_select(0, gathered)
             for (start, stop), share_x, share_y in zip(bounds, x.split(lengths), y.split(lengths), strict=True):
                 yield Batch(share_x, share_y, no_x, no_y, stop - start)
 

@@ -17,7 +17,7 @@ NOT_ZERO = {
 }
 # The last three are other names of the first two, and the default.
 PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "None")
-AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch", "steps_per_execution")
+AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
 
 
 def check_trainer_options(options: Namespace) -> None:

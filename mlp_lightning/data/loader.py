@@ -1,6 +1,5 @@
 """Minibatches of samples that are on the training device already: what Lightning gets instead of a DataLoader."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from mlp_lightning.data.splits import train_share
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn.draws import mixed
 
 GATHERED_ROWS = 2048
 
@@ -18,6 +18,7 @@ class Batch(NamedTuple):
 
     ``x (B, D)`` and ``y (B,)`` train, or are evaluated; ``val_x`` and ``val_y`` validate after the step (empty unless
     the split is per batch). ``size`` counts the samples of ``x`` over all ranks: it is what a mean divides by.
+    ``first`` is the place of the share's first sample among them.
     """
 
     x: Tensor
@@ -25,6 +26,7 @@ class Batch(NamedTuple):
     val_x: Tensor
     val_y: Tensor
     size: int
+    first: int = 0
 
 
 class Batches:
@@ -105,14 +107,14 @@ class Batches:
 
     def _order(self) -> Tensor:
         # Drawn on the CPU, whose generator gives the same order whatever the device; moved once an epoch.
-        generator = torch.Generator().manual_seed(_mixed(self.seed, self._epoch))
+        generator = torch.Generator().manual_seed(mixed(self.seed, self._epoch))
         return torch.randperm(len(self.x), generator=generator).to(self.x.device)
 
     def _share_in_order(self, index: int) -> Batch:
         start, stop = self._bounds(index)
         size = train_share(stop - start) if self.per_batch else stop - start
         train, val = self._share(start, start + size), self._share(start + size, stop)
-        return Batch(self.x[train], self.y[train], self.x[val], self.y[val], size)
+        return Batch(self.x[train], self.y[train], self.x[val], self.y[val], size, train.start - start)
 
     def _shuffled_shares(self, first: int) -> Iterator[Batch]:
         order, no_x, no_y = self._order(), self.x[:0], self.y[:0]
@@ -120,12 +122,14 @@ class Batches:
         ahead = max(1, GATHERED_ROWS // self.batch_size)
         for begin in range(first, len(self), ahead):
             bounds = [self._bounds(index) for index in range(begin, min(begin + ahead, len(self)))]
-            rows = [order[self._share(start, stop)] for start, stop in bounds]
+            shares = [self._share(start, stop) for start, stop in bounds]
+            rows = [order[share] for share in shares]
             lengths = [len(share) for share in rows]
             gathered = torch.cat(rows)
             x, y = self.x.index_select(0, gathered), self.y.index_select(0, gathered)
-            for (start, stop), share_x, share_y in zip(bounds, x.split(lengths), y.split(lengths), strict=True):
-                yield Batch(share_x, share_y, no_x, no_y, stop - start)
+            parts = zip(bounds, shares, x.split(lengths), y.split(lengths), strict=True)
+            for (start, stop), share, share_x, share_y in parts:
+                yield Batch(share_x, share_y, no_x, no_y, stop - start, share.start - start)
 
     def _bounds(self, index: int) -> tuple[int, int]:
         """Where in the epoch's order a minibatch starts and stops."""
@@ -166,8 +170,3 @@ class Batches:
         # Kept to compare with: which epoch comes next is Lightning's to say, through ``set_epoch``.
         self._resume_epoch = state["epoch"]
 
-
-def _mixed(seed: int, epoch: int) -> int:
-    # Not seed + epoch, under which run 1 would repeat the orders of run 0, one epoch later. Four bytes, since torch's
-    # CPU generator looks at no more.
-    return int.from_bytes(hashlib.blake2b(f"{seed} {epoch}".encode(), digest_size=4).digest(), "little")

@@ -1,4 +1,4 @@
-"""Update rules, learning-rate schedules and gradient clipping.
+"""Update rules, learning-rate schedules, gradient clipping and constraints on weights.
 
 The network is one flat tensor, all weights first, then all biases. A rule sees tensors, their ``.grad`` and its own
 state, never the network.
@@ -9,6 +9,10 @@ from collections.abc import Callable
 from mlp_lightning.optim.adam import Adam, AdamW
 from mlp_lightning.optim.adam_norm import AdamNorm
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
+from mlp_lightning.optim.l1 import soft_threshold_
+from mlp_lightning.optim.max_norm import max_norm_
+from mlp_lightning.optim.muon import Muon
+from mlp_lightning.optim.nadam import NAdam
 from mlp_lightning.optim.rmsprop import RMSprop
 from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
 from mlp_lightning.optim.sgd import SGD
@@ -18,6 +22,8 @@ OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,
+    "nadam": NAdam,
+    "muon": Muon,
     "rmsprop": RMSprop,
     "adam_norm": AdamNorm,
 }
@@ -28,6 +34,8 @@ __all__ = [
     "Adam",
     "AdamNorm",
     "AdamW",
+    "Muon",
+    "NAdam",
     "RMSprop",
     "Schedule",
     "UpdateRule",
@@ -35,7 +43,9 @@ __all__ = [
     "clip_value_",
     "constant",
     "cosine",
+    "max_norm_",
     "one_cycle",
+    "soft_threshold_",
     "step_decay",
     "warmup",
 ]

@@ -33,11 +33,11 @@ def require_fraction(name: str, value: object) -> None:
     _require(name, value, _is_finite(value) and 0 <= value <= 1, "a number in [0, 1]")
 
 
-def require_int(name: str, value: object, low: int) -> None:
-    """Accept an int ≥ ``low``."""
-    _require(
-        name, value, isinstance(value, int) and not isinstance(value, bool) and value >= low, f"an integer >= {low}"
-    )
+def require_int(name: str, value: object, low: int, high: float = math.inf) -> None:
+    """Accept an int from ``low`` to ``high``."""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    allowed = f"an integer >= {low}" if high == math.inf else f"an integer from {low} to {high}"
+    _require(name, value, is_int and low <= value <= high, allowed)  # type: ignore[operator]
 
 
 def require_bool(name: str, value: object) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
-from mlp_lightning.optim.update_rule import UpdateRule, zero_at_first
+from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 
 
 class RMSprop(UpdateRule):
@@ -30,7 +30,9 @@ class RMSprop(UpdateRule):
         eps: ε ≥ 0. With 0, an entry whose d is 0 becomes NaN or infinite.
         momentum: μ in [0, 1).
         centered: whether to divide by the standard deviation rather than by the root mean square.
-        weight_decay: λ ≥ 0, on every entry of the tensor.
+        weight_decay: λ ≥ 0.
+        decay_biases: whether λ acts on every entry of the tensor, or on the first ``weight_numel`` alone.
+        weight_numel: how many entries of a flat tensor ``(P,)`` are weights, in [1, P]; what follows are biases.
 
     Raises:
         ValueError: an argument outside its range.
@@ -46,6 +48,8 @@ class RMSprop(UpdateRule):
         momentum: float = 0.0,
         centered: bool = False,
         weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        weight_numel: int | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -54,6 +58,8 @@ class RMSprop(UpdateRule):
             "momentum": momentum,
             "centered": centered,
             "weight_decay": weight_decay,
+            "decay_biases": decay_biases,
+            "weight_numel": weight_numel,
         }
         super().__init__(params, defaults)
 
@@ -65,12 +71,12 @@ class RMSprop(UpdateRule):
         require_nonnegative("eps", options["eps"])
         require_decay_rate("momentum", options["momentum"])
         require_bool("centered", options["centered"])
-        require_nonnegative("weight_decay", options["weight_decay"])
+        check_decay(options)
 
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """One step on one tensor, in place."""
         lr, alpha, momentum = group["lr"], group["alpha"], group["momentum"]
-        grad = self.decayed(grad, parameter, group["weight_decay"])
+        grad = self.decayed(grad, parameter, group)
         denominator = self.scratch("denominator", parameter)
         v = zero_at_first(state, "second_moment", parameter)
         v.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
-from mlp_lightning.optim.update_rule import UpdateRule, zero_at_first
+from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 
 
 class SGD(UpdateRule):
@@ -26,7 +26,9 @@ class SGD(UpdateRule):
         momentum: μ in [0, 1).
         dampening: τ in [0, 1).
         nesterov: whether to look ahead; needs momentum > 0 and dampening 0.
-        weight_decay: λ ≥ 0, on every entry of the tensor.
+        weight_decay: λ ≥ 0.
+        decay_biases: whether λ acts on every entry of the tensor, or on the first ``weight_numel`` alone.
+        weight_numel: how many entries of a flat tensor ``(P,)`` are weights, in [1, P]; what follows are biases.
 
     Raises:
         ValueError: an argument outside its range.
@@ -40,6 +42,8 @@ class SGD(UpdateRule):
         dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        weight_numel: int | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -47,6 +51,8 @@ class SGD(UpdateRule):
             "dampening": dampening,
             "nesterov": nesterov,
             "weight_decay": weight_decay,
+            "decay_biases": decay_biases,
+            "weight_numel": weight_numel,
         }
         super().__init__(params, defaults)
 
@@ -57,7 +63,7 @@ class SGD(UpdateRule):
         require_decay_rate("momentum", options["momentum"])
         require_decay_rate("dampening", options["dampening"])
         require_bool("nesterov", options["nesterov"])
-        require_nonnegative("weight_decay", options["weight_decay"])
+        check_decay(options)
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ValueError(
                 f"nesterov needs momentum > 0 and dampening 0, "
@@ -72,7 +78,7 @@ class SGD(UpdateRule):
             parameter.add_(buffer, alpha=-lr)
             return
         if weight_decay:
-            parameter.mul_(1 - lr * weight_decay)
+            self.decaying(parameter, group).mul_(1 - lr * weight_decay)
         parameter.add_(grad, alpha=-lr)
         if buffer is not None:
             parameter.add_(buffer, alpha=-lr * momentum)
@@ -92,7 +98,7 @@ class SGD(UpdateRule):
         """
         lr, kept = group["lr"], 1 - group["lr"] * group["weight_decay"]
         weight.addmm_(dz.t(), x, beta=kept, alpha=-lr)
-        if kept != 1:
+        if kept != 1 and group["decay_biases"]:
             bias.mul_(kept)
         bias.sub_(dz.sum(0), alpha=lr)
 
@@ -106,5 +112,5 @@ class SGD(UpdateRule):
             buffer = zero_at_first(state, "momentum_buffer", parameter).copy_(grad)
         # Added term by term, here and in update, g + λ θ needs no memory of its own.
         if group["weight_decay"]:
-            buffer.add_(parameter, alpha=share * group["weight_decay"])
+            self.decaying(buffer, group).add_(self.decaying(parameter, group), alpha=share * group["weight_decay"])
         return buffer

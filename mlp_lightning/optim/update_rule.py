@@ -1,11 +1,14 @@
-"""What the update rules share: the walk over parameters, the check of options, state and scratch memory."""
+"""What the update rules share: the walk over parameters, the check of options, weight decay, state, scratch memory."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import torch
 from torch import Tensor
+
+from mlp_lightning.optim.ranges import require_bool, require_int, require_nonnegative
 
 
 # The base class is torch's for its bookkeeping alone: Lightning saves the state and counts the steps of a
@@ -32,10 +35,17 @@ class UpdateRule(torch.optim.Optimizer):
         """Add a group of tensors, whose options go before the defaults.
 
         Raises:
-            ValueError: an option outside its range.
+            ValueError: an option outside its range, or tensors in which ``weight_numel`` marks no weights.
         """
-        self.check({**self.defaults, **param_group})
+        options = {**self.defaults, **param_group}
+        self.check(options)
         super().add_param_group(param_group)
+        if not options.get("decay_biases", True):
+            shapes = [tuple(parameter.shape) for parameter in self.param_groups[-1]["params"]]
+            if any(len(shape) != 1 or shape[0] < options["weight_numel"] for shape in shapes):
+                raise ValueError(
+                    f"weight_numel must mark entries of flat tensors, got {options['weight_numel']}, {shapes}"
+                )
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -61,25 +71,56 @@ class UpdateRule(torch.optim.Optimizer):
                     self.update(parameter, parameter.grad, self.state[parameter], group)
         return loss
 
-    def decayed(self, grad: Tensor, parameter: Tensor, weight_decay: float) -> Tensor:
+    def decayed(self, grad: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
         """g + λ θ, the gradient of the loss plus ½ λ ‖θ‖² (L2 regularisation); g itself when λ = 0."""
-        if weight_decay == 0:
+        if group["weight_decay"] == 0:
             return grad
-        return torch.add(grad, parameter, alpha=weight_decay, out=self.scratch("decayed", parameter))
+        memory = self.scratch("decayed", parameter)
+        if not group["decay_biases"]:
+            memory[group["weight_numel"] :] = grad[group["weight_numel"] :]
+        gradient, theta, out = (self.decaying(tensor, group) for tensor in (grad, parameter, memory))
+        torch.add(gradient, theta, alpha=group["weight_decay"], out=out)
+        return memory
 
-    def scratch(self, name: str, like: Tensor) -> Tensor:
-        """Uninitialised memory of a tensor's shape, dtype and device, kept between steps and no part of the state."""
+    def shrink(self, parameter: Tensor, group: Mapping[str, Any]) -> None:
+        """θ ← (1 − η λ) θ, in place: weight decay apart from the gradient (Loshchilov & Hutter 2019)."""
+        if group["weight_decay"]:
+            self.decaying(parameter, group).mul_(1 - group["lr"] * group["weight_decay"])
+
+    @staticmethod
+    def decaying(tensor: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The entries that weight decay acts on, as a view: all, or without ``decay_biases`` those of the weights."""
+        return tensor if group["decay_biases"] else tensor[: group["weight_numel"]]
+
+    def scratch(
+        self, name: str, like: Tensor, shape: tuple[int, ...] | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Uninitialised memory on a tensor's device, kept between steps and no part of the state.
+
+        Args:
+            name: calls of one name get the same memory.
+            like: the tensor.
+            shape: of the memory; None for the tensor's.
+            dtype: likewise.
+        """
+        shape = tuple(like.shape) if shape is None else shape
+        dtype = like.dtype if dtype is None else dtype
+        numel = math.prod(shape)
         # Not set in the constructor: a copied or unpickled optimizer comes without it.
         kept: dict[str, Tensor] = self.__dict__.setdefault("_scratch", {})
         memory = kept.get(name)
-        if (
-            memory is None
-            or memory.numel() < like.numel()
-            or (memory.dtype, memory.device) != (like.dtype, like.device)
-        ):
+        if memory is None or memory.numel() < numel or (memory.dtype, memory.device) != (dtype, like.device):
             with torch.inference_mode(False):
-                memory = kept[name] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
-        return memory[: like.numel()].view(like.shape)
+                memory = kept[name] = torch.empty(numel, dtype=dtype, device=like.device)
+        return memory[:numel].view(shape)
+
+
+def check_decay(options: Mapping[str, Any]) -> None:
+    """Raise ValueError for a weight decay below 0, or one that spares biases without telling where they begin."""
+    require_nonnegative("weight_decay", options["weight_decay"])
+    require_bool("decay_biases", options["decay_biases"])
+    if not options["decay_biases"]:
+        require_int("weight_numel", options["weight_numel"], 1)
 
 
 def zero_at_first(state: dict[str, Any], name: str, like: Tensor) -> Tensor:

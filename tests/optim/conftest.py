@@ -1,6 +1,6 @@
 """The comparison of an update rule with its counterpart in torch.optim, each on its own trajectory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -23,6 +23,15 @@ def run(factory: Factory, steps: int, shapes: tuple[tuple[int, ...], ...] = SHAP
             p.grad = 0.5 * p + torch.randn(p.shape, generator=generator, dtype=torch.float64)
         optimizer.step()
     return [p.detach() for p in params]
+
+
+@pytest.fixture
+def float64_by_default() -> Iterator[None]:
+    """torch's NAdam keeps its product of momenta in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture

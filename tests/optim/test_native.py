@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lightning.optim import Adam, AdamW, native
+from mlp_lightning.optim import Adam, AdamW, NAdam, native
 from mlp_lightning.optim.native import adam_step, is_native
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -58,12 +58,13 @@ def test_compiles():
         pytest.param(Adam, torch.optim.Adam, {}, id="adam"),
         pytest.param(Adam, torch.optim.Adam, {"weight_decay": 0.1}, id="adam-decay"),
         pytest.param(AdamW, torch.optim.AdamW, {"weight_decay": 0.1}, id="adamw"),
+        pytest.param(NAdam, torch.optim.NAdam, {"weight_decay": 0.1}, id="nadam-decay"),
     ],
 )
 def test_follows_torch_in_float64(monkeypatch, rule, reference, options, numel):
     calls = []
     step = adam_step()
-    monkeypatch.setattr("mlp_lightning.optim.adam.adam_step", lambda: lambda *args: (calls.append(1), step(*args)))
+    monkeypatch.setattr("mlp_lightning.optim.moments.adam_step", lambda: lambda *args: (calls.append(1), step(*args)))
     p, _ = train(rule, numel, 50, **options)
     assert len(calls) == 50
     torch.testing.assert_close(p.detach().double(), oracle(reference, numel, 50, **options), rtol=2e-6, atol=2e-6)

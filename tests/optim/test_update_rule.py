@@ -16,9 +16,19 @@ RULES = [
     pytest.param("adam", {"weight_decay": 0.1}, id="adam-decay"),
     pytest.param("adamw", {"amsgrad": True}, id="adamw-amsgrad"),
     pytest.param("rmsprop", {"centered": True, "momentum": 0.9, "weight_decay": 0.1}, id="rmsprop-all"),
+    *(
+        pytest.param(
+            name, {"weight_decay": 0.1, "decay_biases": False, "weight_numel": 5, **more}, id=f"{name}-weights"
+        )
+        for name, more in (("sgd", {"momentum": 0.9}), ("adam", {}), ("adamw", {}), ("nadam", {}), ("rmsprop", {}))
+    ),
+    pytest.param("nadam", {"weight_decay": 0.1}, id="nadam-decay"),
+    pytest.param("nadam", {"weight_decay": 0.1, "decoupled_weight_decay": True}, id="nadam-decoupled"),
+    pytest.param("muon", {"weight_shapes": [(2, 3)]}, id="muon"),
+    pytest.param("muon", {"weight_shapes": [(3, 1), (1, 2)], "nesterov": False}, id="muon-plain"),
     pytest.param("adam_norm", {"weight_numel": 5}, id="adam_norm"),
 ]
-MANY_TENSORS = [row for row in RULES if row.values[0] != "adam_norm"]
+MANY_TENSORS = [row for row in RULES if not {"weight_numel", "weight_shapes"} & set(row.values[1])]
 NUMEL = 8
 
 
@@ -45,7 +55,7 @@ def saved_and_loaded(state):
 
 
 def test_names():
-    assert list(OPTIMIZERS) == ["sgd", "adam", "adamw", "rmsprop", "adam_norm"]
+    assert list(OPTIMIZERS) == ["sgd", "adam", "adamw", "nadam", "muon", "rmsprop", "adam_norm"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -59,6 +69,7 @@ def test_dtype_is_kept(name, options, dtype):
     assert {type(v) if not isinstance(v, torch.Tensor) else v.dtype for v in optimizer.state[p].values()} <= {
         dtype,
         int,
+        float,
     }
 
 
@@ -148,6 +159,55 @@ def test_groups_over_one_flat_tensor_decay_the_weights_alone(rule, reference):
     torch.testing.assert_close(flat.detach(), torch.cat(theirs).detach(), rtol=1e-13, atol=1e-13)
 
 
+DECAYING = [
+    pytest.param("sgd", {}, torch.optim.SGD, id="sgd"),
+    pytest.param("sgd", {"momentum": 0.9, "dampening": 0.3}, torch.optim.SGD, id="sgd-momentum"),
+    pytest.param("sgd", {"momentum": 0.9, "nesterov": True}, torch.optim.SGD, id="sgd-nesterov"),
+    pytest.param("adam", {}, torch.optim.Adam, id="adam"),
+    pytest.param("adam", {"amsgrad": True}, torch.optim.Adam, id="adam-amsgrad"),
+    pytest.param("adamw", {}, torch.optim.AdamW, id="adamw"),
+    pytest.param("nadam", {"decoupled_weight_decay": True}, torch.optim.NAdam, id="nadam-decoupled"),
+    pytest.param("rmsprop", {"momentum": 0.9, "centered": True}, torch.optim.RMSprop, id="rmsprop"),
+]
+
+
+# In float32 Adam's step is the one in C.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize(("name", "options", "reference"), DECAYING)
+def test_biases_can_be_spared_the_decay(float64_by_default, name, options, reference, dtype, tolerance):
+    flat = parameter(dtype)
+    ours = OPTIMIZERS[name]([flat], 0.1, weight_decay=0.3, decay_biases=False, weight_numel=5, **options)
+    theirs = [nn.Parameter(part.double().clone()) for part in flat.detach().split([5, 3])]
+    groups = [{"params": theirs[:1], "weight_decay": 0.3}, {"params": theirs[1:], "weight_decay": 0.0}]
+    oracle = reference(groups, 0.1, **options)
+    for grad in gradients(20, dtype):
+        flat.grad = grad
+        theirs[0].grad, theirs[1].grad = grad.double().split([5, 3])
+        ours.step()
+        oracle.step()
+    torch.testing.assert_close(flat.detach().double(), torch.cat(theirs).detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"decay_biases": 0}, "decay_biases must be True or False, got 0", id="number"),
+        pytest.param({"decay_biases": False}, "weight_numel must be an integer >= 1, got None", id="no-weight_numel"),
+        pytest.param({"decay_biases": False, "weight_numel": 0}, "weight_numel must be an integer >= 1", id="none"),
+        pytest.param({"decay_biases": False, "weight_numel": 9}, r"weight_numel must mark .* 9, \[\(8,\)\]", id="many"),
+    ],
+)
+def test_weights_that_alone_decay_must_be_told(name, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        OPTIMIZERS[name]([parameter()], 0.1, **options)
+
+
+def test_only_of_a_flat_tensor_weights_alone_can_decay():
+    with pytest.raises(ValueError, match=r"^weight_numel must mark entries of flat tensors, got 2, \[\(4, 2\)\]"):
+        SGD([parameter().view(4, 2)], 0.1, decay_biases=False, weight_numel=2)
+
+
 def test_a_group_has_its_own_options_checked():
     p = parameter()
     with pytest.raises(ValueError, match=r"^lr must be a finite number >= 0, got -1"):
@@ -224,7 +284,7 @@ class Recorder(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "options"), RULES)
 def test_allocates_nothing_after_the_first_step(monkeypatch, name, options):
     # What the rule in C touches, the recorder could not see.
-    monkeypatch.setattr("mlp_lightning.optim.adam.adam_step", lambda: None)
+    monkeypatch.setattr("mlp_lightning.optim.moments.adam_step", lambda: None)
     p = parameter()
     optimizer = OPTIMIZERS[name]([p], lr=0.01, **options)
     p.grad = gradients(1)[0]
@@ -261,6 +321,15 @@ def rosenbrock(x):
         pytest.param(parabola, (-3.0, 2.0), "sgd", {"lr": 0.1}, 300, id="parabola-sgd"),
         pytest.param(parabola, (-3.0, 2.0), "adam", {"lr": 0.1}, 300, id="parabola-adam"),
         pytest.param(parabola, (-3.0, 2.0), "adamw", {"lr": 0.1, "weight_decay": 0.0}, 300, id="parabola-adamw"),
+        pytest.param(parabola, (-3.0, 2.0), "nadam", {"lr": 0.1}, 300, id="parabola-nadam"),
+        pytest.param(
+            parabola,
+            (-3.0, 2.0),
+            "muon",
+            {"lr": 0.2, "weight_decay": 0.0, "weight_shapes": [(1, 2)]},
+            300,
+            id="parabola-muon",
+        ),
         pytest.param(parabola, (-3.0, 2.0), "rmsprop", {"lr": 0.1}, 300, id="parabola-rmsprop"),
         pytest.param(parabola, (-3.0, 2.0), "adam_norm", {"lr": 0.1, "weight_numel": 2}, 300, id="parabola-adam_norm"),
         pytest.param(rosenbrock, (-1.2, 1.0), "sgd", {"lr": 5e-4, "momentum": 0.95}, 2000, id="rosenbrock-sgd"),

@@ -40,8 +40,8 @@ def dead_share(activation: str, z: Tensor, a: Tensor) -> Tensor:
 
     Args:
         activation: f, a key of ``ACTIVATIONS``.
-        z: the layer's Z ``(B, H)``, B ≥ 1.
-        a: f(Z) ``(B, H)``.
+        z: what the activation read, the layer's Z or with a norm its N, ``(B, H)``, B ≥ 1.
+        a: f of it ``(B, H)``, before dropout: a unit that was dropped is not dead.
     """
     derivative = ACTIVATIONS[activation].backward(torch.ones_like(a), z, a)
     # NaN is broken, not dead; relu's comparison takes it for 0.
@@ -61,22 +61,31 @@ def saturated_share(activation: str, a: Tensor) -> Tensor:
     return saturated.float().mean()
 
 
-def sample_gradient_norms(cache: Cache, deltas: Sequence[Tensor]) -> Tensor:
-    """‖g_i‖₂ ``(B,)``: the norm over all weights and biases of each sample's gradient, none of which is built.
+def sample_gradient_norms(cache: Cache, deltas: Sequence[Tensor], norm_deltas: Sequence[Tensor] = ()) -> Tensor:
+    """‖g_i‖₂ ``(B,)``: the norm over all parameters of each sample's gradient, none of which is built.
 
     Sample i's gradient of W_k is the outer product δ_i a_iᵀ and that of b_k is δ_i, with δ the layer's dZ and a its
     input, so ‖g_i‖² = Σ_k ‖δ_i‖² (‖a_i‖² + 1) (Goodfellow 2015, "Efficient per-example gradient computations", §4).
+    A norm adds ‖ν_i · ẑ_i‖² + ‖ν_i‖², with ν its dN, for its γ and β.
+
+    Batch norm in training ties the samples of a minibatch: each moves the statistics of all. No sample has a loss of
+    its own there, and g_i is its summand in the minibatch's gradient: what flows back through its own row of Z and N.
 
     Args:
         cache: what ``MLP.forward`` returned.
         deltas: what ``MLP.backward`` appended for it, from the last layer to the first. A factor in them, such as
             the 1/B of a mean loss, is a factor in the norms.
+        norm_deltas: likewise what it appended for the norms.
 
     Raises:
-        ValueError: the numbers of layers differ.
+        ValueError: the numbers of layers or norms differ.
     """
     squares = [
         _squared_rows(dz) * (_squared_rows(a_in) + 1) for (a_in, _, _), dz in zip(cache, reversed(deltas), strict=True)
+    ]
+    squares += [
+        _squared_rows(dn * norm_cache.z_hat) + _squared_rows(dn)
+        for norm_cache, dn in zip(cache.norms, reversed(norm_deltas), strict=True)
     ]
     return torch.stack(squares).sum(0).sqrt_()
 

@@ -1,4 +1,6 @@
-"""Losses over a minibatch of logits ``(B, K)`` and integer targets ``(B,)``, with their backward passes.
+"""Losses over a minibatch of logits ``(B, K)`` and targets, with their backward passes.
+
+Targets are classes ``(B,)``, int64, or their probabilities ``(B, K)``, which stand in for the one-hot rows.
 
 ``forward(logits, targets) → (loss, cache)`` and ``backward(cache, dloss) → dlogits``. The loss is the sum of the
 samples' losses times ``scale``: ``1 / normalizer(logits, targets)`` for ``reduction="mean"`` and 1 for ``"sum"``. That
@@ -20,7 +22,8 @@ class SoftmaxCrossEntropy:
     With targets q = (1 − ε)·onehot(y) + ε/K (Szegedy et al. 2016, eq. 7) and class weights w, a sample's loss is
     ℓ = −Σ_c w_c q_c log p_c and its gradient dℓ/dlogits = (Σ_c w_c q_c) p − w q, which is p − onehot(y) when ε = 0 and
     w = 1. The mean divides by Σ_i w_{y_i}, which is B without weights. These are the definitions of
-    ``torch.nn.CrossEntropyLoss``.
+    ``torch.nn.CrossEntropyLoss``, but that for probabilities y the mean divides by Σ_i Σ_c w_c y_ic, as it does for
+    one-hot rows, where torch's divides by B.
 
     Args:
         reduction: ``"mean"`` or ``"sum"`` over the minibatch.
@@ -48,7 +51,8 @@ class SoftmaxCrossEntropy:
         """What the mean divides by: Σ_i w_{y_i}."""
         if self.class_weights is None:
             return float(len(targets))
-        return self._weights(logits)[targets].sum()
+        weights = self._weights(logits)
+        return weights[targets].sum() if targets.ndim == 1 else (targets.to(logits) @ weights).sum()
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
         """The loss (0-dim), finite for any finite logits, and the cache that ``backward`` takes."""
@@ -59,12 +63,12 @@ class SoftmaxCrossEntropy:
             )
         # log_softmax subtracts the row's maximum before it exponentiates (log-sum-exp), so nothing overflows.
         log_probs = torch.log_softmax(logits, 1)
-        losses = -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
-        if self.class_weights is not None:
-            losses = losses * self._weights(logits)[targets]
-        if self.label_smoothing:
-            weighted = log_probs if self.class_weights is None else log_probs * self._weights(logits)
-            losses = losses.mul_(1 - self.label_smoothing).sub_(weighted.mean(1), alpha=self.label_smoothing)
+        if targets.ndim == 2:
+            # Where log p is −∞ and q is 0, their product is to be 0.
+            finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
+            losses = self._weighted_probabilities(log_probs, targets).mul_(finite).sum(1).neg_()
+        else:
+            losses = self._losses_of_classes(log_probs, targets)
         scale: float | Tensor = 1.0
         if self.reduction == "mean":
             scale = 1.0 / self.normalizer(logits, targets)
@@ -73,20 +77,35 @@ class SoftmaxCrossEntropy:
         loss = losses.sum().clamp_(max=torch.finfo(losses.dtype).max)
         return loss, (log_probs, targets, scale)
 
+    def _losses_of_classes(self, log_probs: Tensor, targets: Tensor) -> Tensor:
+        losses = -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        if self.class_weights is not None:
+            losses = losses * self._weights(log_probs)[targets]
+        if self.label_smoothing:
+            weighted = log_probs if self.class_weights is None else log_probs * self._weights(log_probs)
+            losses = losses.mul_(1 - self.label_smoothing).sub_(weighted.mean(1), alpha=self.label_smoothing)
+        return losses
+
     def backward(self, cache: Cache, dloss: float | Tensor = 1.0) -> Tensor:
         """dlogits ``(B, K)``, times the incoming ``dloss``."""
         log_probs, targets, scale = cache
-        index = targets.unsqueeze(1)
         dlogits = log_probs.exp()
-        if self.class_weights is None and not self.label_smoothing:
-            dlogits.scatter_(1, index, -1.0, reduce="add")
+        if targets.ndim == 1 and self.class_weights is None and not self.label_smoothing:
+            dlogits.scatter_(1, targets.unsqueeze(1), -1.0, reduce="add")
         else:
-            q = torch.full_like(dlogits, self.label_smoothing / dlogits.shape[1])
-            q.scatter_(1, index, 1 - self.label_smoothing, reduce="add")
-            if self.class_weights is not None:
-                q *= self._weights(dlogits)
+            q = self._weighted_probabilities(dlogits, targets)
             dlogits.mul_(q.sum(1, keepdim=True)).sub_(q)
         return dlogits.mul_(scale * dloss)
+
+    def _weighted_probabilities(self, like: Tensor, targets: Tensor) -> Tensor:
+        """What each −log p_c counts, w q ``(B, K)``."""
+        smoothing = self.label_smoothing
+        if targets.ndim == 1:
+            q = torch.full_like(like, smoothing / like.shape[1])
+            q.scatter_(1, targets.unsqueeze(1), 1 - smoothing, reduce="add")
+        else:
+            q = (targets.to(like) * (1 - smoothing)).add_(smoothing / like.shape[1])
+        return q if self.class_weights is None else q.mul_(self._weights(like))
 
     def _weights(self, like: Tensor) -> Tensor:
         assert self.class_weights is not None
@@ -118,8 +137,10 @@ class MeanSquaredError:
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
         """The loss (0-dim) and the cache that ``backward`` takes."""
         _check_minibatch(logits, targets, self.reduction)
-        index = targets.unsqueeze(1)
-        difference = logits.scatter(1, index, -1.0, reduce="add")
+        if targets.ndim == 2:
+            difference = logits - targets.to(logits)
+        else:
+            difference = logits.scatter(1, targets.unsqueeze(1), -1.0, reduce="add")
         scale = 1.0 if self.reduction == "sum" else 1.0 / self.normalizer(logits, targets)
         return difference.square().sum() * scale, (difference, targets, scale)
 
@@ -139,10 +160,11 @@ def _check_reduction(reduction: str) -> None:
 
 
 def _check_minibatch(logits: Tensor, targets: Tensor, reduction: Reduction) -> None:
-    shapes_fit = logits.ndim == 2 and targets.shape == logits.shape[:1]
-    if not shapes_fit or not logits.is_floating_point() or targets.dtype != torch.int64:
+    classes_fit = targets.shape == logits.shape[:1] and targets.dtype == torch.int64
+    probabilities_fit = targets.shape == logits.shape and targets.is_floating_point()
+    if logits.ndim != 2 or not logits.is_floating_point() or not (classes_fit or probabilities_fit):
         raise ValueError(
-            f"floating-point logits (B, K) and int64 targets (B,) are needed, "
+            f"floating-point logits (B, K) and int64 targets (B,) or probabilities (B, K) are needed, "
             f"got {logits.dtype} {tuple(logits.shape)} and {targets.dtype} {tuple(targets.shape)}"
         )
     if reduction == "mean" and not len(targets):

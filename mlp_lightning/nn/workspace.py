@@ -1,13 +1,27 @@
 """The MLP's forward and backward pass in memory that is kept between steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlp_lightning.nn.dropout import dropout_backward, dropout_forward
 from mlp_lightning.nn.in_place import IN_PLACE
 from mlp_lightning.nn.linear import linear_backward, linear_backward_input, linear_forward
 from mlp_lightning.nn.mlp import MLP
+from mlp_lightning.nn.norm import NormCache, fine, follow_, norm_backward_, norm_forward_
+from mlp_lightning.nn.training_pass import TrainingPass
+
+
+class Buffers(NamedTuple):
+    """Memory ``(B, H)`` of one batch size: a list a kind, an entry a layer; empty where a kind is not needed."""
+
+    z: list[Tensor]
+    da: list[Tensor]
+    n: list[Tensor]
+    z_hat: list[Tensor]
+    dropped: list[Tensor]
 
 
 class Workspace:
@@ -15,14 +29,15 @@ class Workspace:
 
     The formulas are those of ``MLP.forward`` and ``MLP.backward``, which stay the ones to read and to compare with.
     Here every matrix product is written into memory that the next step uses again, and activations and their
-    derivatives are taken in place. The backward pass hands out each layer's (dZ, A) instead of deciding what becomes of
-    them: a gradient, an update, or both.
+    derivatives are taken in place, as are norms but for the small sums over them. The backward pass hands out each
+    layer's (dZ, A) instead of deciding what becomes of them: a gradient, an update, or both.
 
     With a ``dtype`` of fewer bits than the parameter's this is mixed precision (Micikevicius et al. 2018): products are
     computed from copies in that dtype, made anew by each forward pass, and sum up in float32 before they are rounded to
-    it; the weights proper, their gradients, the logits and the loss keep the parameter's dtype.
+    it; the weights proper, their gradients, the norms, the logits and the loss keep the parameter's dtype.
 
-    ``layers`` are the network's, or views of their copies, as the last forward pass used them.
+    ``layers`` are the network's, or views of their copies, as the last forward pass used them. ``norm_gradients`` holds
+    (dγ_k, dβ_k) ``(H,)`` of the layers that the last backward pass has come to.
 
     Args:
         network: whose parameter the passes read; it must stay on its device.
@@ -33,71 +48,126 @@ class Workspace:
         flat = network.flat.detach()
         self.network = network
         self.is_mixed = dtype is not None and dtype != flat.dtype
-        self._dtype = dtype if dtype is not None else flat.dtype
+        self.dtype = dtype if dtype is not None else flat.dtype
         self._device = flat.device
         self._forward, self._backward = IN_PLACE[network.activation]
         self.layers = network.layers
-        self._views: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        self._memory: list[Tensor] = []
+        self._has_norms = bool(network.norms)
+        self._norms: list[NormCache] = []
+        self.norm_gradients: dict[int, tuple[Tensor, Tensor]] = {}
+        self._views: dict[tuple[int, bool], Buffers] = {}
+        self._memory: dict[str, list[Tensor]] = {}
         if self.is_mixed:
             # Outside of inference mode, whose tensors could not be written in training.
             with torch.inference_mode(False):
                 self._copy, self._copy_grad = (torch.zeros_like(flat, dtype=dtype) for _ in range(2))
             self._copy_layers = network.layers_on(self._copy, self._copy_grad)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits ``(B, K)`` of inputs ``(B, D)``, in the parameter's dtype; valid until the next call."""
+    def forward(self, x: Tensor, training: TrainingPass | None = None) -> Tensor:
+        """The logits ``(B, K)`` of inputs ``(B, D)``, in the parameter's dtype; valid until the next call.
+
+        Args:
+            x: X.
+            training: as ``MLP.forward``'s, with masks in the dtype of the products; None to evaluate.
+        """
         layers = self.layers = self.network.layers
-        z, self._da = self._buffers(len(x))
+        masks = self._masks = training.masks if training is not None and training.masks else [None] * len(layers)
+        buffers = self._buffers = self._buffers_for(len(x), masks)
         if self.is_mixed:
             layers = self.layers = self._copy_layers
             self._copy.copy_(self.network.flat)
-            x = x.to(self._dtype)
-        a = x
-        self._z, self._a = z, [a]
-        for layer, out in zip(layers[:-1], z, strict=False):
-            a = self._forward(linear_forward(a, layer.weight, layer.bias, out))
-            self._a.append(a)
-        logits = linear_forward(a, layers[-1].weight, layers[-1].bias, z[-1])
+            x = x.to(self.dtype)
+        self._a: list[Tensor] = []
+        self._norms = []
+        self._inputs = [self._dropped(0, x)]
+        for k, layer in enumerate(layers[:-1]):
+            n = linear_forward(self._inputs[k], layer.weight, layer.bias, buffers.z[k])
+            if self._has_norms:
+                n = self._normed(k, n, training)
+            self._a.append(self._forward(n))
+            self._inputs.append(self._dropped(k + 1, self._a[k]))
+        logits = linear_forward(self._inputs[-1], layers[-1].weight, layers[-1].bias, buffers.z[-1])
         return logits.to(self.network.flat.dtype) if self.is_mixed else logits
+
+    def _dropped(self, k: int, a: Tensor) -> Tensor:
+        mask = self._masks[k]
+        return a if mask is None else dropout_forward(a, mask, self._buffers.dropped[k])
+
+    def _normed(self, k: int, z: Tensor, training: TrainingPass | None) -> Tensor:
+        if self._buffers.z_hat:
+            z = self._buffers.z_hat[k].copy_(z)
+        n, cache = norm_forward_(self.network.norms[k], z, training, self._buffers.n[k])
+        self._norms.append(cache)
+        return n
 
     def backward(self, dlogits: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Hand out (k, dZ_k ``(B, H)``, A_{k−1} ``(B, D)``) for each layer k, from the last to the first.
 
         By the time a layer is handed out its weights have served: they may be changed. The tensors are valid until the
-        next layer is asked for.
+        next layer is asked for. With dropout the A are those that the layers read.
 
         Args:
             dlogits: dLoss/dlogits ``(B, K)``, for what ``forward`` returned last.
         """
-        layers = self.layers
-        dz = dlogits.to(self._dtype)
+        layers, buffers = self.layers, self._buffers
+        dz = dlogits.to(self.dtype)
         for k in range(len(layers) - 1, 0, -1):
-            da = linear_backward_input(dz, layers[k].weight, self._da[k - 1])
-            yield k, dz, self._a[k]
-            dz = self._backward(da, self._z[k - 1], self._a[k])
-        yield 0, dz, self._a[0]
+            da = linear_backward_input(dz, layers[k].weight, buffers.da[k - 1])
+            yield k, dz, self._inputs[k]
+            da = dropout_backward(da, self._masks[k])
+            dz = self._backward(da, (buffers.n or buffers.z)[k - 1], self._a[k - 1])
+            if self._norms:
+                dz = self._norm_backward(k - 1, dz)
+        yield 0, dz, self._inputs[0]
+
+    def _norm_backward(self, k: int, dn: Tensor) -> Tensor:
+        cache = self._norms[k]
+        dz, dgamma, dbeta = norm_backward_(self.network.norms[k], dn.to(cache.z_hat.dtype), cache)
+        self.norm_gradients[k] = dgamma, dbeta
+        return dz if dz is dn else dn.copy_(dz)
 
     def write_gradient(self, k: int, dz: Tensor, a: Tensor) -> None:
-        """dW_k and db_k into ``network.flat_grad``, from what ``backward`` handed out for layer k."""
+        """dW_k, db_k, dγ_k and dβ_k into ``network.flat_grad``, from what ``backward`` handed out for layer k."""
         layer = self.network.layers[k]
         if self.is_mixed:
             linear_backward(dz, a, self._copy_layers[k].dweight, layer.dbias)
             layer.dweight.copy_(self._copy_layers[k].dweight)
         else:
             linear_backward(dz, a, layer.dweight, layer.dbias)
+        if k < len(self._norms):
+            norm, (dgamma, dbeta) = self.network.norms[k], self.norm_gradients[k]
+            norm.dgamma.copy_(dgamma)
+            norm.dbeta.copy_(dbeta)
 
-    def _buffers(self, batch_size: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Every Z_k and, but for the last layer, dA_k: the first rows of memory that grows with the largest batch."""
-        if batch_size not in self._views:
-            widths = self.network.sizes[1:]
-            if not self._memory or batch_size > len(self._memory[0]):
-                self._views.clear()
-                with torch.inference_mode(False):
-                    self._memory = [
-                        torch.empty(batch_size, width, dtype=self._dtype, device=self._device)
-                        for width in (*widths, *widths[:-1])
-                    ]
-            rows = [memory[:batch_size] for memory in self._memory]
-            self._views[batch_size] = rows[: len(widths)], rows[len(widths) :]
-        return self._views[batch_size]
+    def follow(self) -> None:
+        """Let batch norm's running statistics follow the minibatch that ``forward`` saw last, in training."""
+        if self._norms:
+            for norm, cache in zip(self.network.norms, self._norms, strict=True):
+                follow_(norm, cache)
+
+    def _buffers_for(self, batch_size: int, masks: Sequence[Tensor | None]) -> Buffers:
+        """The first rows of memory that grows with the largest batch."""
+        drops = any(mask is not None for mask in masks)
+        key = batch_size, drops
+        if key not in self._views:
+            *inner, _ = widths = self.network.sizes[1:]
+            has_norms, fine_dtype = self._has_norms, fine(self.dtype)
+            self._views[key] = Buffers(
+                z=self._rows("z", batch_size, widths, self.dtype),
+                da=self._rows("da", batch_size, inner, self.dtype),
+                n=self._rows("n", batch_size, inner if has_norms else (), self.dtype),
+                z_hat=self._rows(
+                    "z_hat", batch_size, inner if has_norms and fine_dtype != self.dtype else (), fine_dtype
+                ),
+                dropped=self._rows("dropped", batch_size, self.network.sizes[:-1] if drops else (), self.dtype),
+            )
+        return self._views[key]
+
+    def _rows(self, kind: str, batch_size: int, widths: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+        memory = self._memory.get(kind)
+        if widths and (memory is None or batch_size > len(memory[0])):
+            self._views.clear()
+            with torch.inference_mode(False):
+                memory = [torch.empty(batch_size, width, dtype=dtype, device=self._device) for width in widths]
+            self._memory[kind] = memory
+        return [rows[:batch_size] for rows in memory] if widths and memory is not None else []

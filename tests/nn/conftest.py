@@ -57,15 +57,39 @@ def check_central_differences(
     assert error <= DIFFERENCE_TOLERANCE * scale, f"{name}: largest error {error:.3e} against central differences"
 
 
-def torch_twin(net) -> nn.Sequential:
-    """torch.nn.Sequential of plain layers with the weights of ``net``, tracked by autograd."""
+class Masked(nn.Module):
+    """What is left by a mask of zeros and scales, drawn elsewhere."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, a: Tensor) -> Tensor:
+        return a * self.mask
+
+
+def torch_norm(net, k: int) -> nn.Module:
+    """torch's norm of layer k, with what ``net``'s state dict says of it."""
+    norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[net.norm](net.sizes[k + 1], dtype=net.flat.dtype)
+    state = {name.removeprefix(f"norms.{k}."): value for name, value in net.state_dict().items()}
+    norm.load_state_dict({name: value for name, value in state.items() if name in norm.state_dict()}, strict=False)
+    return norm
+
+
+def torch_twin(net, masks=()) -> nn.Sequential:
+    """torch.nn.Sequential of plain layers with the weights of ``net``, tracked by autograd, in training mode."""
     modules: list[nn.Module] = []
+    masks = masks or [None] * len(net.layers)
     for k, layer in enumerate(net.layers):
+        if masks[k] is not None:
+            modules.append(Masked(masks[k]))
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], dtype=layer.weight.dtype)
         with torch.no_grad():
             linear.weight.copy_(layer.weight)
             linear.bias.copy_(layer.bias)
         modules.append(linear)
+        if k < len(net.norms):
+            modules.append(torch_norm(net, k))
         if k < len(net.layers) - 1:
             modules.append(TORCH_ACTIVATIONS[net.activation]())
     return nn.Sequential(*modules)

@@ -19,13 +19,16 @@ from mlp_lightning.nn.diagnostics import (
     sample_gradient_norms,
     saturated_share,
 )
+from mlp_lightning.nn.dropout import Dropout
+from mlp_lightning.nn.mlp import Cache
+from mlp_lightning.nn.training_pass import TrainingPass
 
 SIZES = (6, 9, 5, 4)
 
 
-def network(sizes=SIZES, activation: str = "tanh") -> MLP:
+def network(sizes=SIZES, activation: str = "tanh", norm: str = "none") -> MLP:
     generator = torch.Generator().manual_seed(0)
-    net = MLP(sizes, activation, generator=generator, dtype=torch.float64)
+    net = MLP(sizes, activation, norm=norm, generator=generator, dtype=torch.float64)
     net.flat[net.weight_numel :].normal_(generator=generator)
     return net
 
@@ -80,6 +83,50 @@ def test_a_mean_divides_every_sample_gradient_by_the_number_of_samples(assert_or
     assert_oracle("of single samples", norms_at_once(net, LOSSES[loss]("mean"), x, y, 7.0), singles)
 
 
+def norms_with_norms(net, x, y, training):
+    logits, cache = net.forward(x, training)
+    deltas, norm_deltas = [], []
+    loss = SoftmaxCrossEntropy("sum")
+    net.backward(loss.backward(loss.forward(logits, y)[1]), cache, deltas=deltas, norm_deltas=norm_deltas)
+    return sample_gradient_norms(cache, deltas, norm_deltas)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_norms_of_single_samples_with_norm_and_dropout(assert_oracle, twin, norm):
+    """Batch norm in evaluation, where samples have losses of their own."""
+    net = network(norm=norm)
+    x, y = minibatch(net, 7)
+    masks = Dropout(SIZES, 0.3, 0.2, 0, dtype=torch.float64).masks(0, 7) if norm != "batch" else []
+    norms = norms_with_norms(net, x, y, TrainingPass(7, masks) if masks else None)
+    singles = []
+    for i in range(7):
+        reference = twin(net, [mask[i : i + 1] for mask in masks]).eval()
+        gradients = torch.autograd.grad(F.cross_entropy(reference(x[i : i + 1]), y[i : i + 1]), reference.parameters())
+        singles.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    assert_oracle("norms", norms, torch.stack(singles))
+
+
+def test_batch_norms_summands_are_those_of_the_minibatchs_gradient():
+    net = network(norm="batch")
+    x, y = minibatch(net, 7)
+    norms = norms_with_norms(net, x, y, TrainingPass(7))
+    # Copies of every parameter, one a sample: the gradient of a copy is that sample's summand.
+    copies = {
+        name: value.expand(7, *value.shape).clone().requires_grad_()
+        for name, value in net.state_dict().items()
+        if "running" not in name
+    }
+    a = x
+    for k in range(3):
+        a = torch.einsum("bd,bhd->bh", a, copies[f"layers.{k}.weight"]) + copies[f"layers.{k}.bias"]
+        if k < 2:
+            z_hat = F.batch_norm(a, None, None, training=True)
+            a = torch.tanh(z_hat * copies[f"norms.{k}.weight"] + copies[f"norms.{k}.bias"])
+    F.cross_entropy(a, y, reduction="sum").backward()
+    squares = sum(copy.grad.flatten(1).square().sum(1) for copy in copies.values())
+    torch.testing.assert_close(norms, squares.sqrt(), rtol=1e-10, atol=0)
+
+
 def test_layers_must_match():
     net = network()
     _, cache = net.forward(minibatch(net, 2)[0])
@@ -100,7 +147,9 @@ def test_half_precision_does_not_overflow():
     assert float(norm(half)) == pytest.approx(60000 * math.sqrt(1000), rel=1e-3)
     assert float(mean_abs(half)) == pytest.approx(60000, rel=1e-3)
     rows = half.view(10, 100)
-    norms = sample_gradient_norms([(rows, rows, rows)], [rows])
+    cache = Cache([None])
+    cache.append((rows, rows, rows))
+    norms = sample_gradient_norms(cache, [rows])
     assert norms.tolist() == pytest.approx([600000.0**2] * 10, rel=1e-3)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 
 import pytest
@@ -61,6 +62,61 @@ def test_layout():
     weights = torch.cat([layer.weight.flatten() for layer in net.layers])
     assert torch.equal(net.flat[: net.weight_numel], weights)
     assert torch.equal(net.flat[net.weight_numel :], torch.cat([layer.bias for layer in net.layers]))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_layout_with_norms(norm):
+    net = MLP(SIZES, norm=norm)
+    parts = [
+        *(layer.weight.flatten() for layer in net.layers),
+        *(layer.bias for layer in net.layers),
+        *(norm.gamma for norm in net.norms),
+        *(norm.beta for norm in net.norms),
+    ]
+    assert torch.equal(net.flat, torch.cat(parts))
+    assert [part.data_ptr() for part in parts] == [
+        net.flat.data_ptr() + 4 * start for start in itertools.accumulate([0, *map(len, parts[:-1])])
+    ]
+    assert net.weight_numel == network().weight_numel
+    assert torch.equal(net.flat[: net.weight_numel], MLP(SIZES).flat[: net.weight_numel])
+    assert [(norm.gamma.unique().item(), norm.beta.unique().item()) for norm in net.norms] == [(1, 0)] * 2
+    assert [len(list(net.buffers())), len(list(net.parameters()))] == [int(norm == "batch"), 1]
+
+
+@pytest.mark.parametrize(("norm", "plain"), [("batch", nn.BatchNorm1d), ("layer", nn.LayerNorm)])
+def test_names_of_norms_are_those_of_torchs_modules(norm, plain):
+    net = MLP(SIZES, norm=norm)
+    net.flat.normal_(generator=torch.Generator().manual_seed(0))
+    modules = nn.ModuleDict(
+        {
+            "layers": nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(SIZES)),
+            "norms": nn.ModuleList(plain(width) for width in SIZES[1:-1]),
+        }
+    )
+    missing, unexpected = modules.load_state_dict(net.state_dict(), strict=False)
+    assert unexpected == []
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    back = MLP(SIZES, norm=norm)
+    state = {name: value for name, value in modules.state_dict().items() if not name.endswith("tracked")}
+    back.load_state_dict(state)
+    assert torch.equal(back.flat, net.flat)
+
+
+def test_a_state_dict_without_norms_does_not_serve_a_network_with_them():
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"norms\.0\.weight\""):
+        MLP(SIZES, norm="layer").load_state_dict(network().state_dict())
+
+
+@pytest.mark.parametrize("move", [lambda net: net.double(), copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_norms_follow_their_storage(move):
+    net = MLP(SIZES, norm="batch")
+    assert len(net.norms) == 2
+    moved = move(net)
+    moved.norms[0].running_mean.fill_(3)
+    moved.norms[1].gamma.fill_(4)
+    assert moved.running[0].tolist() == [3] * 7 + [0] * 6
+    assert moved.flat[-2 * 13 :][7:13].tolist() == [4] * 6
+    assert moved.norms[0].running_mean.dtype == moved.flat.dtype
 
 
 def test_writing_a_view_changes_flat_and_the_reverse():

@@ -82,6 +82,63 @@ def test_mse_is_the_central_difference(assert_differences, reduction):
     assert_differences("dlogits", lambda x: loss.forward(x, targets)[0], logits, loss.backward(cache), 35)
 
 
+def draw_probabilities(batch: int) -> tuple[Tensor, Tensor]:
+    logits, _ = draw(batch)
+    generator = torch.Generator().manual_seed(1)
+    return logits, torch.rand(batch, 5, generator=generator, dtype=torch.float64).softmax(1)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_cross_entropy_of_probabilities_is_torchs(assert_oracle, options, batch):
+    logits, targets = draw_probabilities(batch)
+    loss = SoftmaxCrossEntropy(**options)
+    value, cache = loss.forward(logits, targets)
+    leaf = logits.clone().requires_grad_()
+    oracle = torchs(SoftmaxCrossEntropy(**{**options, "reduction": "sum"}), leaf, targets)
+    if loss.reduction == "mean":
+        # Torch's own mean divides by B here.
+        weights = torch.ones(5, dtype=torch.float64) if loss.class_weights is None else WEIGHTS
+        oracle = oracle / (targets @ weights).sum()
+    assert_oracle("loss", value, oracle.detach())
+    assert_oracle("dlogits", loss.backward(cache), torch.autograd.grad(oracle, leaf)[0])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_mse_of_probabilities_is_torchs(assert_oracle, reduction):
+    logits, targets = draw_probabilities(7)
+    value, cache = MeanSquaredError(reduction).forward(logits, targets)
+    leaf = logits.clone().requires_grad_()
+    oracle = F.mse_loss(leaf, targets, reduction=reduction)
+    assert_oracle("loss", value, oracle.detach())
+    assert_oracle("dlogits", MeanSquaredError(reduction).backward(cache), torch.autograd.grad(oracle, leaf)[0])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_onehot_probabilities_are_classes(assert_oracle, options):
+    logits, targets = draw(7)
+    for loss in (SoftmaxCrossEntropy(**options), MeanSquaredError(options["reduction"])):
+        (value, cache), (expected, its_cache) = (
+            loss.forward(logits, given) for given in (F.one_hot(targets, 5).double(), targets)
+        )
+        assert_oracle("loss", value, expected)
+        assert_oracle("dlogits", loss.backward(cache), loss.backward(its_cache))
+        assert float(loss.normalizer(logits, F.one_hot(targets, 5).double())) == pytest.approx(
+            float(loss.normalizer(logits, targets))
+        )
+
+
+def test_probabilities_of_logits_too_far_apart():
+    biggest = torch.finfo(torch.float32).max
+    logits = torch.tensor([[biggest, -biggest, 0.0]])
+    loss, cache = SoftmaxCrossEntropy().forward(logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    assert loss == 0
+    assert SoftmaxCrossEntropy().backward(cache).tolist() == [[0, 0, 0]]
+    loss, cache = SoftmaxCrossEntropy().forward(logits, torch.tensor([[0.5, 0.5, 0.0]]))
+    assert loss.isfinite()
+    assert SoftmaxCrossEntropy().backward(cache).tolist() == [[0.5, -0.5, 0]]
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_sum_of_no_samples(options):
     loss = SoftmaxCrossEntropy(**{**options, "reduction": "sum"})
@@ -224,7 +281,9 @@ INT_TARGETS = torch.zeros(3, dtype=torch.int64)
         pytest.param(torch.zeros(2, 5), INT_TARGETS, id="more-targets"),
         pytest.param(torch.zeros(3, 5), torch.zeros((), dtype=torch.int64), id="scalar-target"),
         pytest.param(torch.zeros(3, 5), INT_TARGETS.unsqueeze(1), id="column-of-targets"),
-        pytest.param(torch.zeros(3, 5), torch.zeros(3, 5), id="onehot-targets"),
+        pytest.param(torch.zeros(3, 5), torch.zeros(3, 5, dtype=torch.int64), id="integer-onehot-targets"),
+        pytest.param(torch.zeros(3, 5), torch.zeros(3, 4), id="probabilities-of-fewer-classes"),
+        pytest.param(torch.zeros(3, 5), torch.zeros(1, 5), id="probabilities-of-fewer-samples"),
         pytest.param(torch.zeros(3, 5), torch.zeros(3), id="float-targets"),
         pytest.param(torch.zeros(3, 5), INT_TARGETS.int(), id="int32-targets"),
         pytest.param(torch.zeros(3, 5), INT_TARGETS.bool(), id="bool-targets"),
@@ -232,7 +291,7 @@ INT_TARGETS = torch.zeros(3, dtype=torch.int64)
     ],
 )
 def test_bad_minibatches(loss, logits, targets):
-    with pytest.raises(ValueError, match=r"^floating-point logits \(B, K\) and int64 targets \(B,\) are needed, got"):
+    with pytest.raises(ValueError, match=r"^floating-point logits \(B, K\) and int64 targets \(B,\) or prob.* needed, got"):
         loss().forward(logits, targets)
 
 

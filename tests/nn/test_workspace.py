@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlp_lightning.nn import ACTIVATIONS, MLP
+from mlp_lightning.nn.dropout import Dropout
+from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.workspace import Workspace
 
 SIZES = (7, 6, 5, 4)
@@ -119,6 +121,97 @@ def test_made_under_inference_mode_it_serves_outside():
     with torch.inference_mode():
         workspace.forward(x)
     gradient(workspace, x, dlogits)
+
+
+NORMS_AND_DROPOUT = [(norm, p) for norm in ("none", "batch", "layer") for p in (0.0, 0.3)]
+
+
+def normed(norm, activation="relu", dtype=torch.float64):
+    net = MLP(SIZES, activation, "he_notebook", norm=norm, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    net.flat[net.weight_numel :].uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+    return net
+
+
+def training_of(samples, p, dtype=torch.float64, step=0):
+    return TrainingPass(samples, Dropout(SIZES, p, p / 2, 0, dtype=dtype).masks(step, samples) if p else ())
+
+
+def trained_gradient(workspace, x, dlogits, training):
+    workspace.network.flat_grad.fill_(float("nan"))
+    logits = workspace.forward(x, training).clone()
+    for k, dz, a in workspace.backward(dlogits):
+        workspace.write_gradient(k, dz, a)
+    return logits, workspace.network.flat_grad.clone()
+
+
+class TestNormsAndDropout:
+    """Against the passes of MLP, which test_mlp.py proves against autograd."""
+
+    def by_the_network(self, net, x, dlogits, training):
+        logits, cache = net.forward(x, training)
+        net.backward(dlogits, cache)
+        return logits, net.flat_grad.clone()
+
+    @pytest.mark.parametrize("trains", [True, False])
+    @pytest.mark.parametrize(("norm", "p"), NORMS_AND_DROPOUT)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_follows_the_network(self, activation, norm, p, trains):
+        net = normed(norm, activation)
+        x, dlogits = minibatch(9)
+        training = training_of(9, p) if trains else None
+        expected = self.by_the_network(net, x, dlogits, training)
+        for got, wanted in zip(trained_gradient(Workspace(net), x, dlogits, training), expected, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize(("norm", "p"), NORMS_AND_DROPOUT)
+    def test_one_workspace_serves_every_batch_size_and_both_kinds_of_pass(self, norm, p):
+        net = normed(norm)
+        workspace = Workspace(net)
+        for samples, trains in ((4, True), (9, False), (9, True), (3, True), (3, False), (12, True), (9, True)):
+            x, dlogits = minibatch(samples, seed=samples)
+            training = training_of(samples, p, step=samples) if trains else None
+            ours = trained_gradient(workspace, x, dlogits, training)
+            for got, expected in zip(ours, trained_gradient(Workspace(net), x, dlogits, training), strict=True):
+                assert torch.equal(got, expected)
+
+    @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+    def test_memory_is_used_again(self, dtype):
+        net = normed("batch", dtype=torch.float32)
+        workspace = Workspace(net, dtype)
+        x, dlogits = minibatch(8, torch.float32)
+        pointers = []
+        for _ in range(2):
+            workspace.forward(x, training_of(8, 0.3, dtype or torch.float32))
+            pointers.append([(dz.data_ptr(), a.data_ptr()) for k, dz, a in workspace.backward(dlogits) if k < 2])
+        assert pointers[0] == pointers[1]
+
+    def test_running_statistics_follow_when_told_alone(self):
+        net, reference = normed("batch"), nn.BatchNorm1d(SIZES[1]).double()
+        workspace = Workspace(net)
+        for seed in range(3):
+            x, _ = minibatch(9, seed=seed)
+            workspace.forward(x, TrainingPass(9))
+            before = net.running.clone()
+            workspace.forward(x)
+            workspace.follow()
+            assert torch.equal(net.running, before)
+            workspace.forward(x, TrainingPass(9))
+            workspace.follow()
+            reference(F.linear(x, net.layers[0].weight, net.layers[0].bias))
+            torch.testing.assert_close(net.norms[0].running_mean, reference.running_mean)
+            torch.testing.assert_close(net.norms[0].running_var, reference.running_var)
+
+    @pytest.mark.parametrize(("norm", "p"), NORMS_AND_DROPOUT)
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_mixed_precision_is_off_by_roundings_of_its_dtype(self, dtype, norm, p):
+        net = normed(norm, "tanh", torch.float32)
+        x, dlogits = minibatch(64, torch.float32)
+        logits, grad = trained_gradient(Workspace(net, dtype), x, dlogits, training_of(64, p, dtype))
+        assert (logits.dtype, grad.dtype) == (torch.float32, torch.float32)
+        exact = self.by_the_network(net.double(), x.double(), dlogits.double(), training_of(64, p))
+        for ours, expected in zip((logits, grad), exact, strict=True):
+            error = (ours.double() - expected).norm() / expected.norm()
+            assert 0.01 * torch.finfo(dtype).eps < error < 5 * torch.finfo(dtype).eps
 
 
 class TestMixedPrecision:

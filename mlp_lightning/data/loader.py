@@ -5,7 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from mlp_lightning.data.deform import Deform
+from mlp_lightning.data.mapped import MappedRows, Rows
+from mlp_lightning.data.mixup import Mixup
+from mlp_lightning.data.prefetch import one_ahead
 from mlp_lightning.data.splits import train_share
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.draws import mixed
@@ -18,7 +23,8 @@ class Batch(NamedTuple):
 
     ``x (B, D)`` and ``y (B,)`` train, or are evaluated; ``val_x`` and ``val_y`` validate after the step (empty unless
     the split is per batch). ``size`` counts the samples of ``x`` over all ranks: it is what a mean divides by.
-    ``first`` is the place of the share's first sample among them.
+    ``first`` is the place of the share's first sample among them. After mixup each sample is the part ``share`` of one
+    of class ``y`` and the rest of one of class ``partner_y``; without it ``partner_y`` is None.
     """
 
     x: Tensor
@@ -27,6 +33,24 @@ class Batch(NamedTuple):
     val_y: Tensor
     size: int
     first: int = 0
+    partner_y: Tensor | None = None
+    share: float = 1.0
+
+    def targets(self, n_classes: int, dtype: torch.dtype) -> Tensor:
+        """What a loss compares with: ``y``, or after mixup the probabilities ``(B, K)`` of the classes."""
+        if self.partner_y is None:
+            return self.y
+        own, partners = (F.one_hot(y, n_classes).to(dtype) for y in (self.y, self.partner_y))
+        return partners.lerp_(own, self.share)
+
+
+class _Cut(NamedTuple):
+    """Which places of an epoch's order a minibatch takes: to train and to validate, of how many, from which on."""
+
+    train: slice
+    val: slice
+    size: int
+    first: int
 
 
 class Batches:
@@ -39,7 +63,8 @@ class Batches:
     Lightning (2.6) finds ``sampler.set_epoch`` to announce an epoch, and ``state_dict`` to resume within one.
 
     Args:
-        x: Samples ``(N, D)``, N ≥ 1.
+        x: Samples ``(N, D)``, N ≥ 1, on the training device, or in a file: their minibatches hold the same numbers in
+            the same order, and are read by a thread while the ones before are used.
         y: Targets ``(N,)``.
         batch_size: Samples in a minibatch over all ranks, at least 1.
         shuffle: Whether each epoch has an order of its own, drawn from (seed, epoch); otherwise minibatches are
@@ -49,6 +74,9 @@ class Batches:
         world_size: Number of shares.
         per_batch: Whether each minibatch is split into samples that train and samples that validate
             (``splits.per_batch``).
+        deform: What deforms the samples that train, None for nothing.
+        mixup: What mixes the samples that train, after they were deformed; None for nothing. Partners may come from
+            another rank's share, so each rank then deforms the whole minibatch.
 
     Raises:
         ValueError: an argument is outside its range, or ``per_batch`` meets ``shuffle``, which would let a sample
@@ -59,7 +87,7 @@ class Batches:
 
     def __init__(
         self,
-        x: Tensor,
+        x: Rows,
         y: Tensor,
         batch_size: int,
         *,
@@ -68,6 +96,8 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         per_batch: bool = False,
+        deform: Deform | None = None,
+        mixup: Mixup | None = None,
     ) -> None:
         if len(x) == 0 or len(x) != len(y):
             raise ValueError(f"x and y must hold the same number of samples, at least 1, got {len(x)} and {len(y)}")
@@ -85,6 +115,8 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
         self.per_batch = per_batch
+        self.deform = deform
+        self.mixup = mixup
         self._epoch = 0
         self._handed_out = 0
         self._resume_at = 0
@@ -100,41 +132,78 @@ class Batches:
         # the middle: only the same epoch goes on from it.
         first = self._resume_at if self._epoch == self._resume_epoch else 0
         self._resume_at = 0
-        shares = self._shuffled_shares(first) if self.shuffle else map(self._share_in_order, range(first, len(self)))
+        if self.shuffle or isinstance(self.x, MappedRows):
+            shares = self._gathered_shares(first)
+        else:
+            shares = map(self._share_in_order, range(first, len(self)))
         for index, share in zip(range(first, len(self)), shares, strict=True):
             self._handed_out = index + 1
-            yield share
+            yield share if self.deform is None and self.mixup is None else self._changed(share, index)
 
     def _order(self) -> Tensor:
         # Drawn on the CPU, whose generator gives the same order whatever the device; moved once an epoch.
         generator = torch.Generator().manual_seed(mixed(self.seed, self._epoch))
-        return torch.randperm(len(self.x), generator=generator).to(self.x.device)
+        return torch.randperm(len(self.x), generator=generator).to(self.y.device)
 
     def _share_in_order(self, index: int) -> Batch:
-        start, stop = self._bounds(index)
-        size = train_share(stop - start) if self.per_batch else stop - start
-        train, val = self._share(start, start + size), self._share(start + size, stop)
-        return Batch(self.x[train], self.y[train], self.x[val], self.y[val], size, train.start - start)
+        cut = self._cut(index)
+        return Batch(self.x[cut.train], self.y[cut.train], self.x[cut.val], self.y[cut.val], cut.size, cut.first)
 
-    def _shuffled_shares(self, first: int) -> Iterator[Batch]:
-        order, no_x, no_y = self._order(), self.x[:0], self.y[:0]
-        # Many at a time: to gather the rows of one small minibatch takes twice as long for each.
-        ahead = max(1, GATHERED_ROWS // self.batch_size)
-        for begin in range(first, len(self), ahead):
-            bounds = [self._bounds(index) for index in range(begin, min(begin + ahead, len(self)))]
-            shares = [self._share(start, stop) for start, stop in bounds]
-            rows = [order[share] for share in shares]
-            lengths = [len(share) for share in rows]
+    def _gathered_shares(self, first: int) -> Iterator[Batch]:
+        order = self._order() if self.shuffle else torch.arange(len(self.x), device=self.y.device)
+        no_x, no_y = self.x[:0], self.y[:0]
+
+        def gather(window: range) -> list[Batch]:
+            cuts = [self._cut(index) for index in window]
+            places = [cut.train for cut in cuts] + ([cut.val for cut in cuts] if self.per_batch else [])
+            rows = [order[place] for place in places]
+            lengths = [len(part) for part in rows]
             gathered = torch.cat(rows)
-            x, y = self.x.index_select(0, gathered), self.y.index_select(0, gathered)
-            parts = zip(bounds, shares, x.split(lengths), y.split(lengths), strict=True)
-            for (start, stop), share, share_x, share_y in parts:
-                yield Batch(share_x, share_y, no_x, no_y, stop - start, share.start - start)
+            x = self.x.index_select(0, gathered).split(lengths)
+            y = self.y.index_select(0, gathered).split(lengths)
+            n = len(cuts)
+            val_x, val_y = (x[n:], y[n:]) if self.per_batch else ([no_x] * n, [no_y] * n)
+            return [Batch(x[k], y[k], val_x[k], val_y[k], cut.size, cut.first) for k, cut in enumerate(cuts)]
 
-    def _bounds(self, index: int) -> tuple[int, int]:
-        """Where in the epoch's order a minibatch starts and stops."""
+        windows = self._windows(first)
+        made = one_ahead(gather, windows) if isinstance(self.x, MappedRows) else map(gather, windows)
+        for batches in made:
+            yield from batches
+
+    def _windows(self, first: int) -> Iterator[range]:
+        """Minibatches that are gathered together, from minibatch ``first`` on.
+
+        Many at a time: to gather the rows of one small minibatch takes twice as long for each. Of a file as many as the
+        memory allows, since each window is a pass over it; the first ones are smaller, for the training to begin.
+        """
+        rows, most = GATHERED_ROWS, self.x.window if isinstance(self.x, MappedRows) else GATHERED_ROWS
+        while first < len(self):
+            stop = min(len(self), first + max(1, min(rows, most) // self.batch_size))
+            yield range(first, stop)
+            first, rows = stop, 2 * rows
+
+    def _changed(self, batch: Batch, index: int) -> Batch:
+        """A minibatch after deformation and mixup, cut down to this rank's share if it is whole."""
+        step = self._epoch * len(self) + index
+        if self.deform is not None:
+            x = self.deform(batch.x, batch.y, epoch=self._epoch, step=step, first=batch.first, size=batch.size)
+            batch = batch._replace(x=x)
+        if self.mixup is not None:
+            own = self._share(0, batch.size)
+            x, y, partner_y, share = self.mixup(batch.x, batch.y, own, step)
+            batch = batch._replace(x=x, y=y, first=own.start, partner_y=partner_y, share=share)
+        return batch
+
+    def _cut(self, index: int) -> _Cut:
         start = index * self.batch_size
-        return start, min(start + self.batch_size, len(self.x))
+        stop = min(start + self.batch_size, len(self.x))
+        size = train_share(stop - start) if self.per_batch else stop - start
+        train = self._taken(start, start + size)
+        return _Cut(train, self._share(start + size, stop), size, train.start - start)
+
+    def _taken(self, start: int, stop: int) -> slice:
+        """Which of the training samples at ``start`` to ``stop`` are gathered: this rank's, or all for mixup."""
+        return self._share(start, stop) if self.mixup is None else slice(start, stop)
 
     def _share(self, start: int, stop: int) -> slice:
         """This rank's samples of those at ``start`` to ``stop``."""
@@ -169,4 +238,3 @@ class Batches:
         self._resume_at = self._handed_out = handed_out
         # Kept to compare with: which epoch comes next is Lightning's to say, through ``set_epoch``.
         self._resume_epoch = state["epoch"]
-

@@ -1,20 +1,46 @@
 """The LightningDataModule: a dataset split once, kept on the training device, handed out as minibatches."""
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.loader import Batches
+from mlp_lightning.data.classes import check_training_classes
+from mlp_lightning.data.deform import Deform
+from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.loader import Batch, Batches
+from mlp_lightning.data.mapped import MappedRows, Rows
+from mlp_lightning.data.mixup import Mixup
+from mlp_lightning.data.own import OWN, Trained, load_own, trained_on
+from mlp_lightning.data.preprocessing import Unknown
+from mlp_lightning.data.source_options import Channels, Missing, SourceOptions, source_options
 from mlp_lightning.data.sources import Dataset, load_dataset
 from mlp_lightning.data.splits import holdout, per_batch, train_share
 from mlp_lightning.errors import UserError
 
 EVALUATION_BATCH_SIZE = 2000
 
+# The default of ``validation_size``.
+MOST_HELD_OUT = 5000
+SHARE_HELD_OUT = 0.1
+
 DatasetName = Literal[
-    "mnist", "fashion_mnist", "kmnist", "qmnist", "emnist_balanced", "emnist_digits", "emnist_letters"
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "qmnist",
+    "emnist_balanced",
+    "emnist_digits",
+    "emnist_letters",
+    "cifar10",
+    "cifar100",
+    "image_folder",
+    "csv",
+    "arrays",
 ]
 
 
@@ -22,14 +48,41 @@ class DataModule(pl.LightningDataModule):
     """Data: which set, how it is split, how it is cut into minibatches.
 
     Args:
-        dataset: Name of the data set. mnist is packaged; the others are read from ``root`` or downloaded into it.
-        root: Folder that holds, or gets, ``<Set>/raw``; null for the user's cache folder.
+        dataset: Name of the data set. mnist is packaged; others are read from ``root`` or downloaded into it;
+            image_folder, csv and arrays are your own files in ``root``.
+        root: Folder that holds, or gets, the set's files; null for the user's cache folder. For image_folder a folder
+            of pictures for each class, or train and test that hold those; for csv a file with a header, or a folder
+            with train.csv and test.csv; for arrays a .npz file, or a folder of .npy files, with x_train, y_train,
+            x_test and y_test, or x and y.
         batch_size: Samples in a minibatch, over all devices together.
         validation: ``holdout`` sets ``validation_size`` training samples apart. ``per_batch`` is the notebook's split:
-            of every minibatch the first 70 % train and the rest validate (it needs ``shuffle: false``).
-        validation_size: For ``holdout``: a count (5000) or a fraction (0.1) of the training samples.
+            of every minibatch the first 70 % train and the rest validate (it needs ``shuffle: false``). ``none`` trains
+            on all samples, once the options are chosen.
+        validation_size: For ``holdout``: a count (5000) or a fraction (0.1) of the training samples; null for a tenth,
+            but at most 5000.
         shuffle: Whether each epoch takes the training samples in an order of its own, drawn from (seed, epoch).
-        seed: Seed of the split and of the shuffling; the command line sets it to ``seed_everything``.
+        deform: Deformations of the training images; all off by default.
+        mixup: Train on averages of two samples and of their targets, weighted λ and 1 − λ with λ ~ Beta(mixup, mixup);
+            0 for none.
+        test_deformations: In a test, how many deformed copies of each image to predict too; the mean of their
+            predictions gives ``test/deformed_accuracy`` beside the plain one.
+        test_path: For your own files: those of the test set, where they are not in ``root``.
+        test_size: For your own files without a test set: a count or a fraction of the samples to set apart for it, of
+            each class in proportion.
+        test_seed: Seed of that choice, of its own, so that trainings with other seeds keep the same test set.
+        image_size: For image_folder: [height, width] that all pictures are scaled to; null for their own, if it is one.
+        channels: For image_folder: grey or rgb; null for rgb if any picture has colours.
+        skip_unreadable: For image_folder: leave pictures out that cannot be read, and list them.
+        label: For csv: the column of the class.
+        categorical: For csv: columns of codes, which are categories though they look like numbers.
+        ignore: For csv: columns to leave out.
+        missing: For csv: refuse a missing value, or fill in the training part's mean, median or most_frequent one (of
+            categories always the most frequent).
+        unknown: For csv: refuse a category that the training part has not, or take it as none of them (zero).
+        memory_budget: For arrays: MB (as float32) above which .npy files stay on disk and minibatches are read ahead;
+            null for a quarter of the machine's memory.
+        seed: Seed of the split, of the shuffling and of the deformations; the command line sets it to
+            ``seed_everything``.
     """
 
     def __init__(
@@ -37,9 +90,24 @@ class DataModule(pl.LightningDataModule):
         dataset: DatasetName = "mnist",
         root: str | None = None,
         batch_size: int = 64,
-        validation: Literal["holdout", "per_batch"] = "holdout",
-        validation_size: int | float = 5000,
+        validation: Literal["holdout", "per_batch", "none"] = "holdout",
+        validation_size: int | float | None = None,
         shuffle: bool = True,
+        deform: DeformOptions = DeformOptions(),  # noqa: B008 (it is frozen)
+        mixup: float = 0.0,
+        test_deformations: int = 0,
+        test_path: str | None = None,
+        test_size: int | float = 0.2,
+        test_seed: int = 0,
+        image_size: list[int] | None = None,
+        channels: Channels | None = None,
+        skip_unreadable: bool = False,
+        label: str | None = None,
+        categorical: list[str] = [],  # noqa: B006 (the command line shows it as the default)
+        ignore: list[str] = [],  # noqa: B006
+        missing: Missing = "error",
+        unknown: Unknown = "error",
+        memory_budget: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -56,49 +124,137 @@ class DataModule(pl.LightningDataModule):
                 "or no sample is left to validate"
             )
         # The command line reads 5000 as 5000.0: from 1 on a whole number is a count.
-        size = int(validation_size) if validation_size % 1 == 0 else validation_size
-        if not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
+        size = validation_size
+        if size is not None and size % 1 == 0:
+            size = int(size)
+        if size is not None and not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
             raise UserError(
                 f"data.validation_size: got {validation_size}, must be a count of at least 1 or a fraction in (0, 1)"
             )
+        if not (mixup >= 0 and math.isfinite(mixup)):
+            raise UserError(f"data.mixup: got {mixup}, must be at least 0 and finite")
         self.save_hyperparameters()
+        self.source = source_options({option.name: self.hparams[option.name] for option in fields(SourceOptions)})
+        self.source.check_dataset(dataset)
+        # Plain values, which a checkpoint may hold; they come back as such.
+        self.deform = DeformOptions(**deform) if isinstance(deform, dict) else deform
+        self.hparams["deform"] = asdict(self.deform)
+        if test_deformations < 0:
+            raise UserError(f"data.test_deformations: got {test_deformations}, must be at least 0")
+        if test_deformations and not self.deform.for_tests.moves_pixels:
+            raise UserError(
+                f"data.test_deformations: got {test_deformations}, but data.deform has nothing on that moves pixels"
+            )
         self.dataset = dataset
         self.root = root
         self.batch_size = batch_size
         self.validation = validation
         self.validation_size = size
         self.shuffle = shuffle
+        self.mixup = mixup
+        self.test_deformations = test_deformations
         self.seed = seed
         self._data: Dataset | None = None
+        self._trained: Trained | None = None
+
+    def read_as(self, description: Mapping[str, Any]) -> None:
+        """Read files of the user's own as those of a training were read: its ``Dataset.description()``.
+
+        Categories, statistics, size of images and order of classes are then the training's, and nothing is learned.
+        """
+        self._trained = trained_on(description)
 
     @property
     def data(self) -> Dataset:
         """The whole data set, as loaded."""
         if self._data is None:
-            self._data = load_dataset(self.dataset, self.root)
+            self._data = self._load()
         return self._data
 
+    def _load(self, *, test_only: bool = False) -> Dataset:
+        if self.dataset not in OWN:
+            return load_dataset(self.dataset, self.root)
+        data = load_own(self.dataset, self.source, self._trains, self._trained, test_only=test_only)
+        if not test_only:
+            counts = data.train_y[self._trains(len(data.train_y))].bincount(minlength=data.n_classes)
+            check_training_classes(counts, data.class_names, f"data.root: {self.root}")
+        return data
+
     def setup(self, stage: str) -> None:
-        """Split the training samples; ``stage`` does not matter, since all parts are small enough to stay at hand."""
+        """Split the training samples, whatever the stage, since all parts are small enough to stay at hand."""
+        # A test of other files by a checkpoint needs nothing of the training set, which may be far away.
+        if self._data is None and stage == "test" and self._trained is not None and self.source.test_path is not None:
+            self._data = self._load(test_only=self.dataset in OWN)
+        # A checkpoint's deformations need not fit the data set that it is tested on.
+        if self.deform.is_on and (self.test_deformations or stage not in ("validate", "test", "predict")):
+            self.deform.check_data(self.data.image_shape, self.data.class_names)
         n = len(self.data.train_y)
+        trains, self._validation_indices = self._split(n)
+        # In minibatches that both train and validate both parts are handed out.
+        self._train_indices = torch.arange(n) if self.validation == "per_batch" else trains
+
+    def _split(self, n: int) -> tuple[Tensor, Tensor]:
+        """Which of n samples train, and which validate."""
+        if self.validation == "none" or n == 0:
+            return torch.arange(n), torch.arange(0)
         if self.validation == "per_batch":
-            _, self._validation_indices = per_batch(n, self.batch_size)
-            self._train_indices = torch.arange(n)
-            if len(self._validation_indices) == 0:
+            trains, validates = per_batch(n, self.batch_size)
+            if len(validates) == 0:
                 raise UserError(
                     f"data.root: {n} training samples are too few to validate per_batch, must be at least 4"
                 )
-        else:
-            self._train_indices, self._validation_indices = holdout(n, self.validation_size, self.seed)
+            return trains, validates
+        size = self.validation_size
+        if size is None:
+            size = min(MOST_HELD_OUT, max(1, round(SHARE_HELD_OUT * n)))
+        return holdout(n, size, self.seed)
+
+    def _trains(self, n: int) -> Tensor:
+        return self._split(n)[0]
+
+    @property
+    def part_counts(self) -> dict[str, Tensor]:
+        """Samples of each class ``(K,)`` in the part that trains, the one that validates, and the test set."""
+        data = self.data
+        trains, validates = self._split(len(data.train_y))
+        parts = {"train": data.train_y[trains], "val": data.train_y[validates], "test": data.test_y}
+        return {name: y.bincount(minlength=data.n_classes) for name, y in parts.items()}
 
     def train_dataloader(self) -> Batches:
         """Minibatches of the training samples (for ``per_batch`` together with their validation parts)."""
         assert self.trainer is not None
         x, y = self._on_device(self._train_indices)
         # Once, where Lightning would convert every minibatch that passes through it: most steps do not.
-        x = self.trainer.precision_plugin.convert_input(x)
-        split = self.validation == "per_batch"
-        return Batches(x, y, self.batch_size, shuffle=self.shuffle, seed=self.seed, per_batch=split, **self._share())
+        convert = self.trainer.precision_plugin.convert_input
+        x = x.to(dtype=convert(torch.empty(0)).dtype) if isinstance(x, MappedRows) else convert(x)
+        return Batches(
+            x,
+            y,
+            self.batch_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            per_batch=self.validation == "per_batch",
+            deform=self.make_deform() if self.deform.is_on else None,
+            mixup=Mixup(self.mixup, seed=self.seed, device=self._device) if self.mixup else None,
+            **self._share(),
+        )
+
+    def make_deform(self) -> Deform:
+        """What deforms the training images."""
+        shape, names = self.data.image_shape, self.data.class_names
+        return Deform(self.deform, shape, names, epochs=self._epochs(), seed=self.seed, device=self._device)
+
+    def _epochs(self) -> float:
+        """How many epochs the training is long, infinite if it has no end."""
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.max_epochs not in (None, -1):
+            return trainer.max_epochs
+        if trainer.max_steps == -1:
+            return math.inf
+        steps_per_epoch, limit = math.ceil(len(self._train_indices) / self.batch_size), trainer.limit_train_batches
+        limited = min(steps_per_epoch, limit) if isinstance(limit, int) else int(steps_per_epoch * (limit or 1))
+        return math.ceil(trainer.max_steps / max(1, limited))
 
     def val_dataloader(self) -> Batches:
         """Minibatches of the validation samples, in file order."""
@@ -109,6 +265,15 @@ class DataModule(pl.LightningDataModule):
         x, y = self.data.test_x.to(self._device), self.data.test_y.to(self._device)
         return Batches(x, y, EVALUATION_BATCH_SIZE, **self._share())
 
+    def test_copies(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
+        """The deformed copies of a minibatch of the test set, each ``(B, D)``, as in the training's last epochs."""
+        count, options = self.test_deformations, self.deform.for_tests
+        if count:
+            deform = Deform(options, self.data.image_shape, self.data.class_names, seed=self.seed, device=self._device)
+            for k in range(count):
+                place = {"first": batch.first, "size": batch.size}
+                yield deform(batch.x, batch.y, epoch=0, step=batch_idx * count + k, **place)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Nothing to move: the samples are on the device already."""
         return batch
@@ -118,10 +283,11 @@ class DataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.strategy.root_device
 
-    def _on_device(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _on_device(self, indices: Tensor) -> tuple[Rows, Tensor]:
         x, y = self.data.train_x, self.data.train_y
         if len(indices) < len(y):
-            x, y = x.index_select(0, indices), y.index_select(0, indices)
+            x = x.subset(indices) if isinstance(x, MappedRows) else x.index_select(0, indices)
+            y = y.index_select(0, indices)
         return x.to(self._device), y.to(self._device)
 
     def _share(self) -> dict[str, Any]:

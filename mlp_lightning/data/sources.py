@@ -1,5 +1,6 @@
 """Where the samples come from: one table row a data set, read by torchvision into flat float tensors."""
 
+import gzip
 import http.client
 import os
 import pickle
@@ -7,29 +8,43 @@ import shutil
 import tempfile
 import zipfile
 import zlib
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlp_lightning.atomic import written_beside
+from mlp_lightning.data.mapped import Rows
 from mlp_lightning.data.packaged import unpack_mnist
+from mlp_lightning.data.preprocessing import ArrayPreprocessing, ImagePreprocessing, Preprocessing
 from mlp_lightning.errors import UserError
 
 
-class Dataset(NamedTuple):
-    """A data set in memory: D = height·width pixels, K classes.
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: D features, K classes.
 
-    ``train_x (N, D)`` and ``test_x`` are float32 in [0, 1], contiguous; ``train_y (N,)`` and ``test_y`` are int64 in
-    0 … K−1. ``image_shape`` is (height, width); ``class_names[k]`` names class k.
+    ``train_x (N, D)`` and ``test_x`` are float32, contiguous, or rows of a file that is read as they are needed;
+    ``train_y (N,)`` and ``test_y`` are int64 in 0 … K−1. ``image_shape`` is (height, width), for pictures in colour
+    (height, width, 3), and () for samples that are no images; pixels are in [0, 1]. ``class_names[k]`` names class k.
+    ``preprocessing`` makes such a row from a sample as the user has it; left out, it is that of images, or of arrays.
     """
 
-    train_x: Tensor
+    train_x: Rows
     train_y: Tensor
-    test_x: Tensor
+    test_x: Rows
     test_y: Tensor
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
+    preprocessing: Preprocessing = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.preprocessing is None:
+            kind = ImagePreprocessing(*self.image_shape) if self.image_shape else ArrayPreprocessing(self.n_features)
+            object.__setattr__(self, "preprocessing", kind)
 
     @property
     def n_features(self) -> int:
@@ -40,6 +55,14 @@ class Dataset(NamedTuple):
     def n_classes(self) -> int:
         """K, the width of the network's output."""
         return len(self.class_names)
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as plain values: names of the classes, shape of an image, preprocessing."""
+        return {
+            "class_names": list(self.class_names),
+            "image_shape": list(self.image_shape),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
 
 
 class Source(NamedTuple):
@@ -60,6 +83,12 @@ SOURCES = {
     "emnist_digits": Source("EMNIST", {"split": "digits"}, transposed=True),
     "emnist_letters": Source("EMNIST", {"split": "letters"}, transposed=True, first_label=1),
 }
+
+# Pictures in colour, in another kind of file: how torchvision calls them.
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+# Where packages of an operating system lay sets down, as archives: Debian's dataset-fashion-mnist.
+INSTALLED = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 
 # What torchvision raises for a file that is truncated, or is no IDX file, or no pickle (its old ``processed`` folder).
 _UNREADABLE = (
@@ -83,27 +112,30 @@ class _Part(NamedTuple):
 
 
 def load_dataset(name: str, root: str | None) -> Dataset:
-    """Read a data set, unpacking (mnist) or downloading (the others) what is not there yet.
+    """Read a data set, unpacking (mnist, ``INSTALLED``) or downloading (the others) what is not there yet.
 
     Args:
-        name: A key of ``SOURCES``.
-        root: An existing folder that holds, or gets, ``<torchvision class>/raw``; None for the user's cache folder,
-            ``$XDG_CACHE_HOME/mlp_lightning`` or ``~/.cache/mlp_lightning``.
+        name: A key of ``SOURCES`` or ``CIFAR``.
+        root: An existing folder that holds, or gets, ``<torchvision class>/raw``, or ``<torchvision class>`` of CIFAR;
+            None for the user's cache folder, ``$XDG_CACHE_HOME/mlp_lightning`` or ``~/.cache/mlp_lightning``.
 
     Raises:
         UserError: no such data set or folder, a failed download, or files that are damaged or do not fit together.
     """
-    if name not in SOURCES:
-        raise UserError(f"data.dataset: got {name!r}, must be one of {', '.join(SOURCES)}")
-    source = SOURCES[name]
+    if name not in SOURCES and name not in CIFAR:
+        raise UserError(f"data.dataset: got {name!r}, must be one of {', '.join([*SOURCES, *CIFAR])}")
     folder = _folder(root)
+    if name in CIFAR:
+        return _load_cifar(name, folder / CIFAR[name])
+    source = SOURCES[name]
     raw = folder / source.torchvision_class / "raw"
     if name == "mnist":
         unpack_mnist(folder)
     try:
         train, test = _read_parts(source, folder)
     except FileNotFoundError:
-        _download(name, source, raw)
+        if not _unpack_installed(name, raw):
+            _download(name, source, raw)
         train, test = _read_parts(source, folder)
     for part in (train, test):
         _check(part, source, raw)
@@ -164,6 +196,22 @@ def _read_part(source: Source, folder: Path, train: bool, download: bool) -> _Pa
     return _Part(images, labels.long() - source.first_label, class_names)
 
 
+def _unpack_installed(name: str, raw: Path) -> bool:
+    """Unpack a set that the operating system has into ``raw``; tells whether there was one.
+
+    torchvision would not: it knows its archives by an MD5, and these were packed anew.
+    """
+    archives = sorted(INSTALLED[name].glob("*-ubyte.gz")) if name in INSTALLED else []
+    try:
+        for archive in archives:
+            raw.mkdir(parents=True, exist_ok=True)
+            with written_beside(raw / archive.stem) as temporary:
+                temporary.write_bytes(gzip.decompress(archive.read_bytes()))
+    except (EOFError, OSError, zlib.error) as error:
+        raise UserError(f"data.root: cannot unpack {archive} to {raw} ({_one_line(error)})") from error
+    return bool(archives)
+
+
 def _download(name: str, source: Source, raw: Path) -> None:
     """Download into a scratch folder and move the files to ``raw`` once they are whole and can be read."""
     try:
@@ -184,6 +232,33 @@ def _download(name: str, source: Source, raw: Path) -> None:
             f"data.dataset: {name} is not in {raw} and its download failed ({_one_line(error)}); "
             "its files can be put there by hand, packed or unpacked"
         ) from error
+
+
+def _load_cifar(name: str, folder: Path) -> Dataset:
+    """CIFAR, flattened in the order height, width, colour; torchvision compares every file's MD5 before it reads it."""
+    from torchvision import datasets
+
+    dataset_class = getattr(datasets, CIFAR[name])
+    try:
+        try:
+            parts = [dataset_class(str(folder), train=train) for train in (True, False)]
+        except RuntimeError as error:
+            # Missing or damaged, torchvision says in one sentence: either way a download mends it.
+            if not str(error).startswith("Dataset not found"):
+                raise
+            parts = [dataset_class(str(folder), train=train, download=True) for train in (True, False)]
+    except (*_DOWNLOAD_FAILED, *_UNREADABLE) as error:
+        # torchvision makes the folder before it downloads.
+        with suppress(OSError):
+            folder.rmdir()
+        raise UserError(
+            f"data.dataset: {name} is not in {folder} and its download failed ({_one_line(error)}); "
+            f"its archive {dataset_class.filename} can be put there by hand"
+        ) from error
+    (train_x, train_y), (test_x, test_y) = (
+        (_pixels(torch.from_numpy(part.data)), torch.tensor(part.targets, dtype=torch.int64)) for part in parts
+    )
+    return Dataset(train_x, train_y, test_x, test_y, (32, 32, 3), tuple(parts[0].classes))
 
 
 def _check(part: _Part, source: Source, raw: Path) -> None:

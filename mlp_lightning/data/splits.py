@@ -1,4 +1,4 @@
-"""Which training samples validate: a seeded holdout, or the notebook's share of every minibatch."""
+"""Which samples test, and which validate: a seeded share, or the notebook's share of every minibatch."""
 
 import math
 from fractions import Fraction
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn.draws import mixed
 
 
 def holdout(n: int, validation_size: int | float, seed: int) -> tuple[Tensor, Tensor]:
@@ -38,6 +39,45 @@ def holdout(n: int, validation_size: int | float, seed: int) -> tuple[Tensor, Te
     validates = torch.zeros(n, dtype=torch.bool)
     validates[torch.randperm(n, generator=generator)[:count]] = True
     return _indices(~validates), _indices(validates)
+
+
+def stratified(y: Tensor, test_size: int | float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split N samples at random, each class in the same proportion; the same arguments give the same split.
+
+    A class gets the share of the test samples that it has of all, rounded by the largest remainders (Hamilton's
+    method), but always keeps one sample to train.
+
+    Args:
+        y: classes ``(N,)``, int64.
+        test_size: A count ≥ 1, or a fraction of N in (0, 1), rounded to the nearest count and at least 1.
+        seed: Seed of the generator that draws.
+
+    Returns:
+        Training and test indices, int64, both ascending; together they are 0 … N−1.
+
+    Raises:
+        UserError: ``test_size`` leaves no sample to train.
+    """
+    n = len(y)
+    count = max(1, round(test_size * n)) if test_size < 1 else int(test_size)
+    sizes = torch.bincount(y)
+    most = int((sizes - 1).clamp(min=0).sum())
+    if count > most:
+        raise UserError(
+            f"data.test_size: got {test_size}, that is {count} of {n} samples, must be at most {most}, "
+            "so that each class keeps a sample to train"
+        )
+    exact = sizes.double() * count / n
+    shares = torch.minimum(exact.floor(), (sizes - 1).clamp(min=0)).long()
+    while int(shares.sum()) < count:
+        room = torch.where(shares < sizes - 1, exact - shares, -math.inf)
+        shares[room.argmax()] += 1
+    generator = torch.Generator().manual_seed(mixed(seed, "test split"))
+    tests = torch.zeros(n, dtype=torch.bool)
+    for k, share in enumerate(shares.tolist()):
+        members = (y == k).nonzero().squeeze(1)
+        tests[members[torch.randperm(len(members), generator=generator)[:share]]] = True
+    return _indices(~tests), _indices(tests)
 
 
 def train_share(m: int, train_fraction: float = 0.7) -> int:

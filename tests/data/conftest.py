@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlp_lightning.data import sources
 from mlp_lightning.data.packaged import unpack_mnist
 
 IDX_TYPES = {"uint8": (8, ">u1"), "int32": (12, ">i4")}
@@ -19,6 +20,12 @@ def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mnist")
     unpack_mnist(root)
     return root
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test meets what the operating system happens to have."""
+    monkeypatch.setattr(sources, "INSTALLED", {"fashion_mnist": tmp_path / "installed"})
 
 
 def idx_bytes(array: np.ndarray, kind: str = "uint8") -> bytes:
@@ -55,3 +62,24 @@ def write_fashion(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+QUIET = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
+SHORT = (
+    *("--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"),
+    *("--model.hidden", "[8]", "--data.batch_size", "16"),
+)
+
+
+@pytest.fixture
+def run_files(run_main: Callable[..., None], tmp_path: Path) -> Callable[..., Path]:
+    """A command on files, by default of a short training; returns the folder of its run."""
+
+    def run(command: str, *options: object, short: bool = True) -> Path:
+        root = tmp_path / "runs"
+        before = set(root.rglob("version_*"))
+        run_main(command, *QUIET, *(SHORT if short else ()), "--trainer.default_root_dir", root, *options)
+        (folder,) = set(root.rglob("version_*")) - before
+        return folder
+
+    return run

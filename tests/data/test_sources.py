@@ -1,7 +1,9 @@
 import gzip
 import hashlib
+import pickle
 import string
 import sys
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from mlp_lightning.data import sources
 from mlp_lightning.data.sources import SOURCES, Dataset, load_dataset
 from mlp_lightning.errors import UserError
 
@@ -217,8 +220,8 @@ def test_damaged_mnist_is_found_before_torchvision_reads_it(tmp_path: Path) -> N
 
 
 def test_unknown_name() -> None:
-    message = message_of("cifar10", None)
-    assert message.startswith("data.dataset: got 'cifar10', must be one of mnist, fashion_mnist, ")
+    message = message_of("imagenet", None)
+    assert message.startswith("data.dataset: got 'imagenet', must be one of mnist, fashion_mnist, ")
     assert all(name in message for name in SOURCES)
 
 
@@ -366,6 +369,34 @@ def test_interrupted_download_leaves_nothing(root: Path, monkeypatch: pytest.Mon
     assert load_dataset("fashion_mnist", str(root)).n_classes == 10
 
 
+@pytest.fixture
+def installed(tmp_path: Path, write_fashion: WriteFashion) -> Path:
+    return write_fashion(sources.INSTALLED["fashion_mnist"], packed=True)
+
+
+def test_set_of_the_operating_system_is_unpacked(root: Path, installed: Path) -> None:
+    (installed / "README.gz").write_bytes(b"no archive")
+    data = load_dataset("fashion_mnist", str(root))
+    assert (data.train_y.tolist(), data.test_y.tolist()) == (LABELS.tolist(), [0, 1, 2])
+    assert files_below(root) == FASHION_FILES
+
+
+@pytest.mark.usefixtures("mirror")
+def test_empty_folder_of_the_operating_system_is_passed_over(root: Path, installed: Path) -> None:
+    for archive in installed.iterdir():
+        archive.unlink()
+    assert load_dataset("fashion_mnist", str(root)).train_y.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"x", lambda b: b[:30] + b"!!!!" + b[34:]])
+def test_damaged_set_of_the_operating_system(root: Path, installed: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = installed / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    message = message_of("fashion_mnist", root)
+    assert message.startswith(f"data.root: cannot unpack {path} to {root / 'FashionMNIST' / 'raw'} (")
+    assert files_below(root) == set()
+
+
 @pytest.mark.parametrize("name", ["qmnist", "emnist_digits"])
 def test_failed_download_of_other_layouts(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     nowhere = (root / "nowhere.gz").as_uri()
@@ -412,3 +443,42 @@ def test_download_of_qmnist(
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_unwritable_root_of_a_download() -> None:
     assert message_of("kmnist", "/proc").startswith("data.dataset: kmnist is not in /proc/KMNIST/raw and its download")
+
+
+def write_cifar(root: Path, name: str, n: int = 4) -> None:
+    """Its files as torchvision reads them, of a few pictures."""
+    source = getattr(datasets, sources.CIFAR[name])
+    folder = root / sources.CIFAR[name] / source.base_folder
+    folder.mkdir(parents=True)
+    # Stored are the planes of red, of green and of blue, one after the other.
+    images = np.arange(n * 3072, dtype=np.uint32).reshape(n, 3072).astype(np.uint8)
+    labels = "labels" if name == "cifar10" else "fine_labels"
+    for file, _ in source.train_list + source.test_list:
+        (folder / file).write_bytes(pickle.dumps({"data": images, labels: list(range(n))}))
+    names = {source.meta["key"]: [f"class {k}" for k in range(10 if name == "cifar10" else 100)]}
+    (folder / source.meta["filename"]).write_bytes(pickle.dumps(names))
+
+
+@pytest.mark.parametrize(("name", "n_classes", "files"), [("cifar10", 10, 5), ("cifar100", 100, 1)])
+def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_classes: int, files: int) -> None:
+    write_cifar(tmp_path, name)
+    source = getattr(datasets, sources.CIFAR[name])
+    monkeypatch.setattr(source, "_check_integrity", lambda _: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = load_dataset(name, str(tmp_path))
+    assert (data.n_classes, data.image_shape, data.class_names[1]) == (n_classes, (32, 32, 3), "class 1")
+    assert (len(data.train_y), len(data.test_y)) == (4 * files, 4)
+    stored = np.arange(4 * 3072, dtype=np.uint32).reshape(4, 3, 32, 32).astype(np.uint8)
+    assert np.array_equal(data.test_x.numpy(), stored.transpose(0, 2, 3, 1).reshape(4, -1) / np.float32(255))
+    assert data.preprocessing.to_dict() == {"kind": "image", "height": 32, "width": 32, "channels": 3}
+
+
+def test_cifar_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    message = message_of("cifar10", tmp_path)
+    assert "cifar10 is not in" in message
+    assert "cifar-10-python.tar.gz can be put there by hand" in message
+    assert not any(tmp_path.iterdir())

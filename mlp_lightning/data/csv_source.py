@@ -1,0 +1,82 @@
+"""The source ``csv``: a table with a header, one column of which is the class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.data.cells import Place, is_missing
+from mlp_lightning.data.classes import encoded, label_text, names_of
+from mlp_lightning.data.own import Split, Trained
+from mlp_lightning.data.preprocessing import TablePreprocessing
+from mlp_lightning.data.source_options import SourceOptions, existing
+from mlp_lightning.data.sources import Dataset
+from mlp_lightning.data.splits import stratified
+from mlp_lightning.data.table_learning import learn_table
+from mlp_lightning.data.tables import Table, read_table
+from mlp_lightning.errors import UserError
+
+
+def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test_only: bool) -> Dataset:
+    """Read the training and the test table.
+
+    ``data.root`` is a file, or a folder with ``train.csv`` and perhaps ``test.csv``; ``data.test_path`` is another test
+    table. Without a test table a share of the rows is set apart. The preprocessing is learned from what ``split``
+    leaves to train, or is a checkpoint's.
+
+    Raises:
+        UserError: a file, column or cell that cannot be read, or is not what the checkpoint's were.
+    """
+    preprocessing = None if trained is None else trained.preprocessing
+    if preprocessing is not None and not isinstance(preprocessing, TablePreprocessing):
+        raise UserError(f"data.dataset: got csv, but the checkpoint was trained on another kind, {preprocessing.kind}")
+    train_path, test_path = _paths(options, test_only)
+    test = None if test_path is None else read_table(test_path)
+    if test_only:
+        assert test is not None
+        train = test.take([])
+    else:
+        train = read_table(train_path)
+    label = options.label or (preprocessing.label if preprocessing is not None else "")
+    train_labels = _labels(train, label)
+    class_names = names_of(train_labels) if trained is None else trained.class_names
+    train_y = encoded(train_labels, class_names, Place(train.file, train.lines).line)
+    if test is None:
+        train_rows, test_rows = stratified(train_y, options.test_size, options.test_seed)
+        train, test = train.take(train_rows.tolist()), train.take(test_rows.tolist())
+        train_y, test_y = train_y[train_rows], train_y[test_rows]
+    else:
+        test_y = encoded(_labels(test, label), class_names, Place(test.file, test.lines).line)
+    if preprocessing is None:
+        preprocessing = learn_table(train.take(split(len(train_y)).tolist()), label, options)
+    train_x, test_x = (_rows(preprocessing, part) for part in (train, test))
+    return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing)
+
+
+def _paths(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None]:
+    test_path = None if options.test_path is None else existing(options.test_path, "test_path")
+    if test_only:
+        return Path(), test_path
+    root = existing(str(options.root), "root")
+    if not root.is_dir():
+        return root, test_path
+    train_path, beside = root / "train.csv", root / "test.csv"
+    if not train_path.is_file():
+        raise UserError(f"data.root: got {options.root}, must be a CSV file or a folder with train.csv")
+    return train_path, test_path or (beside if beside.is_file() else None)
+
+
+def _labels(table: Table, label: str) -> list[str]:
+    if label not in table:
+        got = label or "nothing"
+        raise UserError(f"data.label: got {got}, must be one of the columns of {table.file}: {', '.join(table)}")
+    for row, cell in enumerate(table[label]):
+        if is_missing(cell):
+            raise UserError(f"{Place(table.file, table.lines).of(row, label)}: the label is missing")
+    return [label_text(cell) for cell in table[label]]
+
+
+def _rows(preprocessing: TablePreprocessing, table: Table) -> Tensor:
+    lines: Sequence[int] = table.lines
+    return torch.from_numpy(preprocessing.rows(table, table.file, lines))

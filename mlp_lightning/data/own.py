@@ -1,0 +1,57 @@
+"""Sets of the user's own: which function reads which, and what a checkpoint tells it."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from mlp_lightning.data.preprocessing import Preprocessing, preprocessing_from
+from mlp_lightning.data.source_options import SourceOptions
+from mlp_lightning.data.sources import Dataset
+
+# Indices of the samples that train, of N that are not in the test set.
+Split = Callable[[int], Tensor]
+
+# Imported when they are read: each needs libraries of its own.
+OWN = {
+    "image_folder": ("mlp_lightning.data.image_folder", "load_image_folder"),
+    "csv": ("mlp_lightning.data.csv_source", "load_csv"),
+    "arrays": ("mlp_lightning.data.arrays", "load_arrays"),
+}
+
+
+class Trained(NamedTuple):
+    """What a checkpoint knows of the data that it was trained on."""
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    preprocessing: Preprocessing
+
+
+def trained_on(description: Mapping[str, Any]) -> Trained:
+    """From ``Dataset.description()``."""
+    return Trained(
+        tuple(description["class_names"]),
+        tuple(description["image_shape"]),
+        preprocessing_from(description["preprocessing"]),
+    )
+
+
+def load_own(
+    name: str, options: SourceOptions, split: Split, trained: Trained | None = None, *, test_only: bool = False
+) -> Dataset:
+    """Read a set of the user's own.
+
+    Args:
+        name: A key of ``OWN``.
+        options: where it is and how to read it.
+        split: of the samples that are no test samples, tells those that train; the others validate.
+        trained: what to read it by, in place of what its training part would teach.
+        test_only: whether to leave the training samples out, of which there are then none; with ``test_path``.
+
+    Raises:
+        UserError: the files are not there, or hold something that cannot be trained on.
+    """
+    module, function = OWN[name]
+    return getattr(import_module(module), function)(options, split, trained, test_only)

@@ -1,1 +1,19 @@
 """Multilayer perceptrons whose gradients are derived by hand, trained under Lightning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlp_lightning.model import Model, load
+    from mlp_lightning.prediction import Prediction, predict
+
+__all__ = ["Model", "Prediction", "load", "predict"]
+
+_MODULES = {"Model": "model", "load": "model", "Prediction": "prediction", "predict": "prediction"}
+
+
+def __getattr__(name: str) -> Any:
+    # On demand: the command line's help shall not wait for torch.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mlp_lightning.commands.compare import compare
+from mlp_lightning.commands.draw import draw
+from mlp_lightning.commands.export import export
+from mlp_lightning.commands.init import init
 from mlp_lightning.commands.overview import asks_for_overview, overview
+from mlp_lightning.commands.predict import predict
 from mlp_lightning.config_files import CONFIG_FOLDER, find_config
 from mlp_lightning.errors import UserError
 
@@ -36,6 +40,18 @@ def answer(arguments: Sequence[str]) -> bool:
         sys.exit(0)
     if arguments[:1] == ["compare"]:
         compare(list(arguments[1:]), lambda name: find_config(name, CONFIG_FOLDER))
+        return True
+    if arguments[:1] == ["predict"]:
+        predict(list(arguments[1:]))
+        return True
+    if arguments[:1] == ["draw"]:
+        draw(list(arguments[1:]))
+        return True
+    if arguments[:1] == ["init"]:
+        init(list(arguments[1:]))
+        return True
+    if arguments[:1] == ["export"]:
+        export(list(arguments[1:]))
         return True
     return False
 

@@ -56,6 +56,16 @@ def packages(modules: set[str]) -> set[str]:
         ("compare", 2, "error: compare: got no config, name one or more, or use --notebook"),
         ("compare none.yaml", 2, "error: --config: there is no file 'none.yaml'"),
         ("compare relu.yaml --seeds 0", 2, "error: --seeds: got 0, must be at least 1"),
+        ("draw --help", 0, "--port"),
+        ("draw", 2, "error: draw: the following arguments are required: --ckpt_path"),
+        ("draw --ckpt_path a --port 99999", 2, "error: --port: got 99999, must be in 0 … 65535"),
+        ("init --help", 0, "--force"),
+        ("init", 2, "error: init: the following arguments are required: CONFIG"),
+        ("init none/my.yaml", 2, "error: init: got none/my.yaml, must be a file in an existing folder"),
+        ("export --help", 0, "safetensors"),
+        ("export --format torch", 2, "error: export: the following arguments are required: --ckpt_path, --output"),
+        ("export --ckpt_path a --format b --output c", 2, "error: export: argument --format: invalid choice: 'b'"),
+        ("export --ckpt_path a --format torch --output b/c", 2, "error: --output: there is no folder b"),
     ],
 )
 def test_answered_without_torch(line: str, status: int, said: str, entrance: list[str], tmp_path: Path) -> None:
@@ -66,6 +76,14 @@ def test_answered_without_torch(line: str, status: int, said: str, entrance: lis
     assert not packages(modules) & HEAVY
     # A line of -X importtime was read as it is meant.
     assert "mlp_lightning.start" in modules
+
+
+def test_draw_needs_no_lightning(tmp_path: Path) -> None:
+    """All that it serves with has been imported when the checkpoint is looked for."""
+    done, modules = run([*ENTRANCES[0], "draw", "--ckpt_path", "none.ckpt"], tmp_path)
+    assert done.stderr == "error: --ckpt_path: there is no file none.ckpt"
+    assert "mlp_lightning.commands.draw_server" in modules
+    assert not packages(modules) & HEAVY - {"numpy", "torch", "sympy"}
 
 
 @pytest.mark.parametrize("command", ["fit", "explain"])
@@ -108,7 +126,7 @@ def test_overview_lists_what_there_is(run_main: Callable[..., None], capsys: pyt
     with pytest.raises(SystemExit):
         run_main("bogus")
     known = capsys.readouterr().err.strip().partition("must be one of ")[2].split(", ")
-    assert sorted([*known, "compare"]) == sorted(COMMANDS)
+    assert sorted([*known, "compare", "draw", "export", "init", "predict"]) == sorted(COMMANDS)
 
 
 def test_options_before_the_command(

@@ -7,12 +7,16 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 DESCRIPTION = "Train multilayer perceptrons whose gradients are derived by hand."
 COMMANDS = {
+    "init": "Look at data, and write a config with comments that fits them.",
     "fit": "Train, validate as it goes, and test.",
     "validate": "Evaluate on the validation set.",
     "test": "Evaluate on the test set.",
     "check": "Prove every hand-derived gradient and update against torch's, on this config and data.",
     "explain": "Walk one minibatch through forward, loss, backward and update, with formulas and numbers.",
     "compare": "Run configs over seeds and settings, then print a table and draw the curves.",
+    "predict": "Classify pictures, or rows of a table or array, with a trained model: a table, a CSV, a contact sheet.",
+    "export": "Write a trained model for torch alone, ONNX or safetensors, and prove the file against it.",
+    "draw": "Serve a page on this machine on which you draw a digit and see the network recognise it.",
 }
 
 

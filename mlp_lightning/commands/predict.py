@@ -1,0 +1,134 @@
+"""The command ``predict``: classes of pictures, rows of a table or of an array, from a checkpoint alone."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from mlp_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from mlp_lightning.commands.predict_results import Results
+    from mlp_lightning.inputs import Reader
+
+LISTED = 5
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"predict: {message}")
+
+
+def predict(arguments: list[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: What follows ``predict`` on the command line.
+
+    Raises:
+        UserError: wrong arguments, a checkpoint or an input that cannot be read or does not fit the other, or a file
+            that cannot be written. Then no file is written.
+    """
+    options = _parse(arguments)
+    if options.top < 1:
+        raise UserError(f"--top: got {options.top}, must be at least 1")
+    for option, path in (("--output", options.output), ("--contact_sheet", options.contact_sheet)):
+        if path is not None:
+            _check_target(option, Path(path))
+    # Here, for they import torch: help and errors do not wait.
+    from mlp_lightning.commands.predict_results import Results
+    from mlp_lightning.inputs import Reader
+    from mlp_lightning.model import load
+
+    model = load(options.ckpt_path, option="--ckpt_path")
+    if options.contact_sheet is not None and not model.image_shape:
+        raise UserError(f"--contact_sheet: {model.path} takes no pictures")
+    center = None if options.center is None else options.center == "true"
+    try:
+        reader = Reader(model, options.invert, center)
+        results = Results(model, options.top, sheet=options.contact_sheet is not None)
+        print(f"{model.path}: {'-'.join(str(size) for size in model.network.sizes)}", flush=True)
+        _write(options, reader, results)
+    except UserError as error:
+        # What the Python functions call so has dashes here.
+        message = str(error)
+        named = next((name for name in ("center", "input", "top") if message.startswith(f"{name}:")), None)
+        raise UserError(f"--{message}" if named else message) from error
+    print(results.text(options.output))
+    for line in reader.unreadable[:LISTED]:
+        print(f"skipped: {line}")
+    if len(reader.unreadable) > LISTED:
+        print(f"skipped: {len(reader.unreadable) - LISTED} more that cannot be read")
+    for name, path in (("predictions", options.output), ("contact sheet", options.contact_sheet)):
+        if path is not None:
+            print(f"{name}: {path}")
+
+
+def _write(options: argparse.Namespace, reader: "Reader", results: "Results") -> None:
+    """Predict, and write the files once all of it has gone well."""
+    from mlp_lightning.atomic import written_beside
+
+    if options.output is None:
+        results.take(reader, options.input, None)
+        _finish(options, reader, results)
+        return
+    target = Path(options.output)
+    try:
+        with written_beside(target) as temporary:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                results.take(reader, options.input, file)
+            _finish(options, reader, results)
+    except OSError as error:
+        raise UserError(f"--output: {target} cannot be written: {error.strerror}") from error
+
+
+def _finish(options: argparse.Namespace, reader: "Reader", results: "Results") -> None:
+    """Refuse what could not be read, and draw the contact sheet."""
+    from mlp_lightning.prediction import check_readable
+
+    if not options.skip_unreadable:
+        check_readable(reader.unreadable, " (--skip_unreadable goes on without)")
+    if not results.count:
+        raise UserError("--input: none of the pictures can be read")
+    if options.contact_sheet is not None:
+        from mlp_lightning.figures import save_png
+
+        try:
+            save_png(results.contact_sheet(), options.contact_sheet)
+        except OSError as error:
+            raise UserError(f"--contact_sheet: {options.contact_sheet} cannot be written: {error.strerror}") from error
+
+
+def _check_target(option: str, path: Path) -> None:
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{option}: got {path}, must be a file in an existing folder that can be written")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(prog="train.py predict", description=__doc__)
+    parser.add_argument(
+        "--ckpt_path", required=True, help="a checkpoint, the folder of a run, or best or last for the newest one"
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        help="pictures, folders of pictures, tables (.csv) with the columns of the training, arrays (.npy, .npz)",
+    )
+    parser.add_argument("--output", help="a CSV file for all predictions")
+    parser.add_argument("--top", type=int, default=3, help="how many classes to tell of each sample (default 3)")
+    parser.add_argument("--contact_sheet", help="a PNG file that shows the samples as the network sees them")
+    parser.add_argument("--skip_unreadable", action="store_true", help="go on without pictures that cannot be read")
+    parser.add_argument(
+        "--invert",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="whether pictures show dark digits on light paper (always) or not (never); auto looks (default)",
+    )
+    parser.add_argument(
+        "--center",
+        choices=["true", "false"],
+        help="whether to scale and centre pictures as MNIST's were; by default for models of such data",
+    )
+    return parser.parse_args(arguments)

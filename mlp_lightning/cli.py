@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from dataclasses import fields
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
@@ -10,14 +11,18 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.commands.overview import COMMANDS, DESCRIPTION
 from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.config_files import CONFIG_FOLDER, find_configs
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.data.own import OWN
+from mlp_lightning.data.source_options import OPTIONS_OF, SHARED
 from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
-from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
@@ -34,6 +39,8 @@ REFRESH_EVERY_N_STEPS = 50
 HEALTH_EVERY_N_RECORDS = 4
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
+# Options of the user's own files.
+READING = {*SHARED, *(name for names in OPTIONS_OF.values() for name in names)}
 
 
 class OneLineParser(LightningArgumentParser):
@@ -46,6 +53,7 @@ class OneLineParser(LightningArgumentParser):
         options += [
             f"{group}.{name}" for group, kind in signatures.items() for name in inspect.signature(kind).parameters
         ]
+        options += [f"data.deform.{option.name}" for option in fields(DeformOptions)]
         fail(plain_words(message, options))
 
 
@@ -54,6 +62,8 @@ class CLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self._arguments = sys.argv[1:] if args is None else list(args)
+        # What the checkpoint, if one is given, knows of its data.
+        self._description: dict[str, Any] | None = None
         super().__init__(
             MLPModule,
             DataModule,
@@ -118,9 +128,10 @@ class CLI(LightningCLI):
         if options.get("ckpt_path") is None:
             return
         checkpoint = read_checkpoint(options.ckpt_path)
-        trained = checkpoint["hyper_parameters"]
+        # Checkpoints from before there were averages and norms say nothing of them.
+        trained = {"averaging": "none", "norm": "none", **checkpoint["hyper_parameters"]}
         if self.config.subcommand == "fit":
-            for name in ("hidden", "optimizer"):
+            for name in ("hidden", "optimizer", "averaging", "norm"):
                 if options.model[name] != trained.get(name):
                     raise UserError(
                         f"model.{name}: got {options.model[name]}, but {options.ckpt_path} "
@@ -133,9 +144,16 @@ class CLI(LightningCLI):
             # Data options may be given anew, say another data set; those left alone are the checkpoint's. Another seed
             # would validate on samples that were trained on.
             defaults = self._parser(self.config.subcommand).get_defaults().data
-            for name, value in checkpoint.get("datamodule_hyper_parameters", {}).items():
-                if name in options.data and (name == "seed" or options.data[name] == defaults[name]):
-                    options.data[name] = value
+            data = checkpoint.get("datamodule_hyper_parameters", {})
+            if options.data.dataset not in (defaults.dataset, data.get("dataset")):
+                # How another kind of files was read says nothing of these.
+                data = {name: value for name, value in data.items() if name not in READING}
+            _take_over(options.data, defaults, data)
+        self._description = checkpoint.get("data")
+        if options.data.dataset in OWN and self._description is None:
+            raise UserError(
+                f"--ckpt_path: {options.ckpt_path} is of an older version that did not keep how its data were read"
+            )
 
     def _set_seed(self) -> None:
         seed = self.config[self.config.subcommand].seed_everything
@@ -148,6 +166,10 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         trainer = config.trainer
         check_trainer_options(trainer)
+        if config.data.validation == "none":
+            if self.subcommand == "validate":
+                raise UserError("data.validation: got none, which leaves nothing to validate")
+            trainer.limit_val_batches = 0
         self._check_own_options(config)
         if self.subcommand in LOOKING:
             kwargs["logger"] = False
@@ -159,7 +181,8 @@ class CLI(LightningCLI):
         if trainer.enable_progress_bar is not False:
             callbacks.append(GroupProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:
-            callbacks += self.checkpoints
+            # There is no best one where nothing validates.
+            callbacks += self.checkpoints if trainer.limit_val_batches != 0 else self.checkpoints[1:]
         if config.patience is not None:
             callbacks.append(EarlyStopping("val/loss", patience=config.patience))
         if trainer.profiler is None:
@@ -179,6 +202,8 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Load the data, so that what is wrong with them shows before the logger writes its first file."""
+        if self._description is not None:
+            self.datamodule.read_as(self._description)
         self.datamodule.setup(self.subcommand)
 
     @staticmethod
@@ -187,9 +212,16 @@ class CLI(LightningCLI):
             raise UserError(f"patience: got {config.patience}, must be at least 1")
         if config.trainer.limit_val_batches == 0 and (config.patience is not None or config.test == "best"):
             option = "test: got best" if config.test == "best" else f"patience: got {config.patience}"
-            raise UserError(f"{option}, which needs validation: trainer.limit_val_batches must not be 0")
+            raise UserError(
+                f"{option}, which needs validation: trainer.limit_val_batches must not be 0, nor data.validation none"
+            )
         if config.trainer.enable_checkpointing is False and config.test == "best":
             raise UserError("test: got best, which needs checkpoints: trainer.enable_checkpointing must not be false")
+        config.model.check_batch_size(config.data.batch_size)
+        if config.model.hparams["averaging"] != "none" and config.trainer.precision == "bf16-true":
+            raise UserError(
+                "trainer.precision: got bf16-true, too coarse for model.averaging's small steps; use bf16-mixed"
+            )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -226,6 +258,17 @@ class CLI(LightningCLI):
     def after_test(self) -> None:
         """Tell."""
         self.report.finish(self.trainer, self.model)
+
+
+def _take_over(options: Namespace, defaults: Namespace, trained: dict[str, Any]) -> None:
+    """Set the options that were left alone, and the seed, to what a training had."""
+    for name, value in trained.items():
+        if name not in options:
+            continue
+        if isinstance(options[name], Namespace):
+            _take_over(options[name], defaults[name], value)
+        elif name == "seed" or options[name] == defaults[name]:
+            options[name] = value
 
 
 def main(args: list[str] | None = None) -> None:

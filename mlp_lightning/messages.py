@@ -10,6 +10,7 @@ TYPES = {
     "bool": "true or false",
     "str": "text",
     "list": "a list in brackets",
+    "dict": "values by name",
     "NoneType": "null",
 }
 LISTS = {"list[int]": "a list of whole numbers", "list[float]": "a list of numbers"}
@@ -32,6 +33,10 @@ SENTENCES: tuple[tuple[str, Callable[..., str]], ...] = (
         "{0}: came before the subcommand {1}; options and --config must come after it".format,
     ),
     (r'Linked "([^"]+)" must be given via "([^"]+)"', "{0}: cannot be given, it is the value of {1}".format),
+    (
+        r'Parser key "(data\.deform\.class_rotation)"',
+        '{0}: must be numbers by class name, such as {{"1": 0.5, "7": 0.5}}, with a space after each colon'.format,
+    ),
     (r"Parser key \"([^\"]+)\":\s+Unable to load config '(.*)'", "{0}: got {1}, must be options by name".format),
 )
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shlex
+import socket
 import struct
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from mlp_lightning import start
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
@@ -138,6 +142,7 @@ def test_option_names(options: str, expected: tuple[str, ...], error_of: Callabl
 @says(
     ("--model.activation foo", "model.activation", "got foo", "relu"),
     ("--model.init foo", "model.init", "got foo", "he_normal"),
+    ("--model.norm foo", "model.norm", "got foo", "none, batch, layer"),
     ("--model.loss foo", "model.loss", "got foo", "cross_entropy, mse"),
     ("--model.reduction null", "model.reduction", "got null", "mean, sum"),
     ("--model.optimizer foo", "model.optimizer", "got foo", "sgd, adam"),
@@ -164,14 +169,25 @@ def test_choices(options: str, expected: tuple[str, ...], error_of: Callable[...
     ("--model.hidden [a]", "model.hidden", "got a", "a whole number"),
     ("--model.hidden [1.5]", "model.hidden", "got 1.5", "a whole number"),
     ("--model.hidden {a:1}", "model.hidden", "got {a:1}", "a list"),
-    ("--model.class_weights [a]", "model.class_weights", "got ['a']", "a list of numbers or null"),
-    ("--model.class_weights 3", "model.class_weights", "got 3", "a list of numbers or null"),
+    ("--model.class_weights [a]", "model.class_weights", "got ['a']", "a list of numbers or one of balanced or null"),
+    ("--model.class_weights 3", "model.class_weights", "got 3", "a list of numbers or one of balanced or null"),
+    ("--model.ns_steps 2.5", "model.ns_steps", "got 2.5", "a whole number or null"),
+    ("--model.max_norm many", "model.max_norm", "got many", "a number or null"),
+    ("--model.l1 null", "model.l1", "got null", "a number"),
+    ("--model.decay_biases some", "model.decay_biases", "got some", "true or false or null"),
     ("--model.nesterov maybe", "model.nesterov", "got maybe", "true or false or null"),
     ("--data.batch_size 1.5", "data.batch_size", "got 1.5", "a whole number"),
     ("--data.batch_size nan", "data.batch_size", "got nan", "a whole number"),
     ("--data.batch_size null", "data.batch_size", "got null", "a whole number"),
     ("--data.shuffle 3", "data.shuffle", "got 3", "true or false"),
     ("--data.validation_size many", "data.validation_size", "got many", "a number"),
+    ("--data.deform.elastic much", "data.deform.elastic", "got much", "a number"),
+    ("--data.deform.cutout 1.5", "data.deform.cutout", "got 1.5", "a whole number"),
+    ("--data.deform.class_rotation 3", "data.deform.class_rotation", "got 3", "values by name"),
+    ("--data.deform.class_rotation {1:0.5}", "data.deform.class_rotation", "numbers by class name", "space"),
+    ("--data.deform 3", "data.deform", "got 3", "options by name"),
+    ("--data.deform.elastc 3", "data.deform.elastc", "did you mean data.deform.elastic?"),
+    ("--data.mixup much", "data.mixup", "got much", "a number"),
     ("--patience 1.5", "patience", "got 1.5", "a whole number or null"),
     ("--seed_everything true", "seed_everything", "got true", "a whole number"),
     ("--trainer.max_epochs many", "trainer.max_epochs", "got many", "a whole number or null"),
@@ -205,6 +221,17 @@ def test_types(options: str, expected: tuple[str, ...], error_of: Callable[..., 
     ("--model.eps .nan", "model.eps", "nan", "finite"),
     ("--model.weight_decay -1", "model.weight_decay", "-1.0", ">= 0"),
     ("--model.weight_decay .inf", "model.weight_decay", "inf", "finite"),
+    ("--model.optimizer adam_norm --model.decay_biases false", "model.decay_biases", "got False", "adam_norm"),
+    ("--model.optimizer nadam --model.momentum_decay -1", "model.momentum_decay", "-1.0", ">= 0"),
+    ("--model.optimizer nadam --model.momentum_decay .inf", "model.momentum_decay", "inf", "finite"),
+    ("--model.optimizer muon --model.momentum 1", "model.momentum", "1.0", "[0, 1)"),
+    ("--model.optimizer muon --model.ns_steps 0", "model.ns_steps", "got 0", "from 1 to 99"),
+    ("--model.optimizer muon --model.ns_steps 100", "model.ns_steps", "got 100", "from 1 to 99"),
+    ("--model.l1 -1", "model.l1", "-1.0", "zero or more"),
+    ("--model.l1 .nan", "model.l1", "nan", "finite"),
+    ("--model.l1 .inf", "model.l1", "inf", "finite"),
+    ("--model.max_norm 0", "model.max_norm", "0.0", "above zero"),
+    ("--model.max_norm .inf", "model.max_norm", "inf", "finite"),
     ("--model.optimizer rmsprop --model.alpha 1", "model.alpha", "1.0", "[0, 1)"),
     ("--model.schedule step --model.gamma 0", "model.gamma", "0.0", "> 0"),
     ("--model.schedule step --model.gamma 1.5", "model.gamma", "1.5", "[0, 1]"),
@@ -214,7 +241,19 @@ def test_types(options: str, expected: tuple[str, ...], error_of: Callable[..., 
     ("--model.schedule one_cycle --model.pct_start 1.1", "model.pct_start", "1.1", "[0, 1]"),
     ("--model.warmup_epochs -1", "model.warmup_epochs", "-1.0", "zero or more"),
     ("--model.warmup_epochs .inf", "model.warmup_epochs", "inf", "finite"),
+    ("--model.dropout 1", "model.dropout", "got 1.0", "[0, 1)"),
+    ("--model.dropout -0.1", "model.dropout", "got -0.1", "[0, 1)"),
+    ("--model.dropout .nan", "model.dropout", "got nan", "[0, 1)"),
+    ("--model.input_dropout 1.5", "model.input_dropout", "got 1.5", "[0, 1)"),
+    ("--model.norm batch --data.batch_size 1", "data.batch_size", "got 1", "at least 2 for model.norm batch"),
     ("--model.clip_norm 0", "model.clip_norm", "0.0", "above zero"),
+    ("--model.vat -0.5", "model.vat", "got -0.5", "must be zero or more"),
+    ("--model.vat .inf", "model.vat", "got inf", "finite"),
+    ("--model.vat 1 --model.loss mse", "model.vat", "got 1.0", "loss mse"),
+    ("--model.vat 1 --model.vat_eps 0", "model.vat_eps", "above zero", "got 0.0"),
+    ("--model.vat 1 --model.vat_xi .nan", "model.vat_xi", "above zero", "got nan"),
+    ("--model.vat 1 --model.vat_iterations 0", "model.vat_iterations", "at least 1", "got 0"),
+    ("--model.vat_eps 2", "model.vat_eps", "got 2.0", "model.vat is 0"),
     ("--model.clip_norm .nan", "model.clip_norm", "nan", "above zero"),
     ("--model.clip_value -1", "model.clip_value", "-1.0", "above zero"),
     ("--model.clip_value .inf", "model.clip_value", "inf", "finite"),
@@ -223,6 +262,23 @@ def test_types(options: str, expected: tuple[str, ...], error_of: Callable[..., 
     ("--data.validation_size 0", "data.validation_size", "got 0", "at least 1", "(0, 1)"),
     ("--data.validation_size -3", "data.validation_size", "got -3", "at least 1"),
     ("--data.validation_size 2.5", "data.validation_size", "got 2.5", "(0, 1)"),
+    ("--data.deform.elastic -1", "data.deform.elastic", "got -1.0", "at least 0", "pixels"),
+    ("--data.deform.elastic .nan", "data.deform.elastic", "got nan", "finite"),
+    ("--data.deform.sigma 0", "data.deform.sigma", "got 0.0", "above zero"),
+    ("--data.deform.rotation 200", "data.deform.rotation", "got 200.0", "from 0 to 180"),
+    ("--data.deform.scale 1", "data.deform.scale", "got 1.0", "from 0 to 0.99"),
+    ("--data.deform.flip 2", "data.deform.flip", "got 2.0", "from 0 to 1"),
+    ("--data.deform.cutout -2", "data.deform.cutout", "got -2", "at least 0"),
+    ("--data.deform.end_share 1.5", "data.deform.end_share", "got 1.5", "from 0 to 1"),
+    ("--data.deform.class_rotation '{\"Bag\": -1}'", "data.deform.class_rotation", "got -1.0 for Bag", "at least 0"),
+    (
+        "--data.deform.rotation 9 --data.deform.class_rotation '{1: 0.5}'",
+        "data.deform.class_rotation",
+        "got 1, must be classes of the data set",
+        "Bag",
+    ),
+    ("--data.mixup -1", "data.mixup", "got -1.0", "at least 0"),
+    ("--data.mixup .inf", "data.mixup", "got inf", "finite"),
     ("--data.validation_size .nan", "data.validation_size", "got nan", "(0, 1)"),
     ("--data.validation_size .inf", "data.validation_size", "got inf", "(0, 1)"),
     ("--data.validation_size 40", "data.validation_size", "got 40", "1 to 39"),
@@ -238,6 +294,8 @@ def test_ranges(options: str, expected: tuple[str, ...], error_of: Callable[...,
     ("--model.momentum 0.9", "model.momentum", "0.9", "adam does not take it", "beta1"),
     ("--model.optimizer sgd --model.beta1 0.9", "model.beta1", "0.9", "sgd does not take it", "momentum"),
     ("--model.optimizer adam_norm --model.weight_decay 0.1", "model.weight_decay", "0.1", "adam_norm", "beta2"),
+    ("--model.ns_steps 3", "model.ns_steps", "got 3", "adam does not take it"),
+    ("--model.optimizer adamw --model.momentum_decay 0.1", "model.momentum_decay", "adamw does not take it"),
     ("--model.optimizer rmsprop --model.amsgrad true", "model.amsgrad", "rmsprop does not take it", "alpha"),
     ("--model.gamma 0.1", "model.gamma", "0.1", "constant does not take it", "none"),
     ("--model.schedule step --model.pct_start 0.3", "model.pct_start", "0.3", "step_epochs, gamma"),
@@ -251,6 +309,15 @@ def test_ranges(options: str, expected: tuple[str, ...], error_of: Callable[...,
     ("--test best --trainer.limit_val_batches 0", "test", "got best", "trainer.limit_val_batches"),
     ("--test best --trainer.enable_checkpointing false", "test", "got best", "trainer.enable_checkpointing"),
     ("--patience 3 --trainer.limit_val_batches 0", "patience", "got 3", "trainer.limit_val_batches"),
+    ("--patience 3 --data.validation none", "patience", "got 3", "data.validation none"),
+    ("--test best --data.validation none", "test", "got best", "data.validation none"),
+    ("--data.test_deformations -1", "data.test_deformations", "got -1", "at least 0"),
+    ("--data.test_deformations 4", "data.test_deformations", "got 4", "nothing on that moves pixels"),
+    ("--data.test_deformations 4 --data.deform.noise 0.1", "data.test_deformations", "got 4", "moves pixels"),
+    ("--model.averaging ema --trainer.precision bf16-true", "trainer.precision", "bf16-true", "bf16-mixed"),
+    ("--model.averaging ema --model.ema_decay 1", "model.ema_decay", "got 1.0", "[0, 1)"),
+    ("--model.averaging swa --model.swa_start 1", "model.swa_start", "got 1.0", "[0, 1)"),
+    ("--model.ema_decay 0.9", "model.ema_decay", "got 0.9", "averaging none does not take it"),
 )
 def test_combinations(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
     check(error_of(f"{FIT} {options}"), expected)
@@ -385,6 +452,134 @@ def test_data_root(options: str, expected: tuple[str, ...], error_of: Callable[.
     check(error_of(f"{FIT} {options}"), expected)
 
 
+TABLE = "a,b,y\n" + "".join(f"{k},{'uv'[k % 2]},{'no' if k % 2 else 'yes'}\n" for k in range(30))
+FIT_OWN = FIT.partition(" --data.dataset")[0] + " --data.batch_size 5"
+CSV = f"{FIT_OWN} --data.dataset csv --data.root it.csv --data.label y"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "expected"),
+    [
+        ("\n7,v", "\nx,v", "", ("it.csv, line 9, column 'a'", "got 'x'", "must be a number")),
+        ("\n7,v", "\ninf,v", "", ("it.csv, line 9, column 'a'", "got 'inf'", "finite")),
+        ("\n7,v", "\n,v", "", ("it.csv, line 9, column 'a'", "missing", "data.missing")),
+        ("7,v", "7,", "", ("it.csv, line 9, column 'b'", "missing")),
+        ("7,v,no", "7,v,", "", ("it.csv, line 9, column 'y'", "label is missing")),
+        ("7,v,no", "7,v", "", ("it.csv, line 9", "2 cells, must be 3")),
+        ("a,b,y", "a,a,y", "", ("it.csv, line 1", "two columns are named 'a'")),
+        ("no", "yes", "", ("it.csv", "one class only", "yes")),
+        ("", "", "--data.label z", ("data.label: got z", "a, b, y")),
+        ("", "", "--data.ignore [z]", ("data.ignore: got z", "columns of it.csv")),
+        ("", "", "--data.ignore [a,b]", ("it.csv has no column besides the label",)),
+        ("", "", "--data.root none.csv", ("data.root: got none.csv", "no such file")),
+        ("", "", "--data.test_path none.csv", ("data.test_path: got none.csv", "no such file")),
+        ("", "", "--data.test_size 0", ("data.test_size: got 0", "at least 1")),
+        ("", "", "--data.test_size 30", ("data.test_size: got 30", "at most 28")),
+        ("", "", "--data.test_seed -1", ("data.test_seed: got -1", "0 to 4294967295")),
+        ("", "", "--data.image_size [2,2]", ("data.image_size: got [2, 2]", "csv does not take it")),
+        ("", "", "--data.missing guess", ("data.missing: got guess", "error, mean")),
+        ("", "", "--data.validation_size 24", ("data.validation_size: got 24", "from 1 to 23")),
+        ("", "", "--model.class_weights balanced --model.loss mse", ("model.class_weights: got balanced", "mse")),
+        ("", "", "--model.class_weights even", ("model.class_weights: got even",)),
+        ("", "", "--data.deform.rotation 9", ("data.deform", "no images")),
+    ],
+)
+def test_table(
+    old: str, new: str, options: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]
+) -> None:
+    (here / "it.csv").write_text(TABLE.replace(old, new) if old else TABLE)
+    check(error_of(f"{CSV} {options}"), expected)
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("a,b,y\n1,u,maybe\n", ("test.csv, line 2", "'maybe'", "no, yes")),
+        ("a,b,y\n1,w,no\n", ("test.csv, line 2, column 'b'", "'w'", "data.unknown: zero")),
+        ("a,y\n1,no\n", ("test.csv has no column 'b'",)),
+        ("a,b,y\n", ("test.csv", "no rows")),
+    ],
+)
+def test_test_table(test: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]) -> None:
+    (here / "it.csv").write_text(TABLE)
+    (here / "test.csv").write_text(test)
+    check(error_of(f"{CSV} --data.test_path test.csv"), expected)
+
+
+ARRAYS = {"x": np.arange(60.0).reshape(20, 3), "y": np.arange(20) % 2}
+SPOILT = ARRAYS["x"].copy()
+SPOILT[4, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"x": SPOILT}, ("it.npz, x, row 4, column 2", "nan", "finite")),
+        ({"y": np.arange(19) % 2}, ("it.npz, x", "20 samples", "19 labels")),
+        ({"y": np.zeros(20)}, ("one class only",)),
+        ({"y": np.arange(20)}, ("data.test_size",)),
+        ({"y": np.full(20, np.nan)}, ("it.npz, y, row 0", "nan")),
+        ({"x": np.zeros(20)}, ("it.npz, x", "(20,)", "(N, D)")),
+        ({"x": np.zeros((20, 2, 2, 4))}, ("it.npz, x", "(20, 2, 2, 4)", "(N, H, W, 3)")),
+        ({"x": np.array([["a"]] * 20)}, ("it.npz, x", "must be numbers")),
+        ({"x": np.array([[{}]] * 20)}, ("it.npz, x", "Python objects")),
+        ({"x": np.zeros((0, 3)), "y": np.zeros(0)}, ("it.npz, x", "holds no samples")),
+        ({"x": None}, ("it.npz", "no array x_train")),
+    ],
+    ids=lambda value: "",
+)
+def test_arrays(
+    arrays: dict[str, np.ndarray], expected: tuple[str, ...], here: Path, error_of: Callable[..., str]
+) -> None:
+    held = {name: array for name, array in {**ARRAYS, **arrays}.items() if array is not None}
+    np.savez(here / "it.npz", **held)
+    check(error_of(f"{FIT_OWN} --data.dataset arrays --data.root it.npz"), expected)
+
+
+@pytest.mark.parametrize(
+    ("contents", "expected"),
+    [
+        (b"", ("it.npz", "cannot be read")),
+        (b"PK\3\4 no archive", ("it.npz", "cannot be read")),
+        (b"\x80\4N.", ("it.npz",)),
+    ],
+    ids=["empty", "broken", "pickle"],
+)
+def test_arrays_that_are_none(
+    contents: bytes, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]
+) -> None:
+    (here / "it.npz").write_bytes(contents)
+    check(error_of(f"{FIT_OWN} --data.dataset arrays --data.root it.npz"), expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "expected"),
+    [
+        ({"a/1": 3, "a/2": 3, "b/1": 4}, "", ("b/1.png", "4 × 4", "data.image_size")),
+        ({"a/1": 3, "a/2": 3}, "", ("1 samples to train",)),
+        ({f"a/{k}": 3 for k in range(9)}, "", ("pictures", "one class only")),
+        ({"a/1": 0, "b/1": 3}, "", ("a/1.png", "empty", "data.skip_unreadable")),
+        ({"a/1": 0, "b/1": 3}, "--data.skip_unreadable true", ("pictures/a", "no picture that can be read")),
+        ({"a/1": 3, "b/1": 3}, "--data.image_size [0,3]", ("data.image_size", "[0, 3]", "at least 1")),
+        ({}, "", ("data.root: pictures", "no folders")),
+    ],
+    ids=["two sizes", "too few", "one class", "empty file", "empty class", "no size", "nothing"],
+)
+def test_pictures(
+    sizes: dict[str, int], options: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]
+) -> None:
+    (here / "pictures").mkdir()
+    for name, size in sizes.items():
+        path = here / "pictures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((size, size), "u1")).save(path) if size else path.touch()
+    check(error_of(f"{FIT_OWN} --data.dataset image_folder --data.root pictures {options}"), expected)
+
+
+def test_own_files_without_a_place(error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT_OWN} --data.dataset csv --data.label y"), ("data.root: got null", "csv"))
+
+
 class Code:
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch pwned",)
@@ -431,6 +626,7 @@ def test_checkpoint_that_is_no_file(path: str, error_of: Callable[..., str]) -> 
 @says(
     ("--model.hidden [5]", "model.hidden", "got [5]", "it.ckpt", "[4]"),
     ("--model.optimizer sgd", "model.optimizer", "got sgd", "it.ckpt", "adam"),
+    ("--model.norm layer", "model.norm", "got layer", "it.ckpt", "none"),
 )
 def test_checkpoint_of_another_network(
     options: str, expected: tuple[str, ...], here: Path, trained: bytes, error_of: Callable[..., str]
@@ -445,6 +641,94 @@ def test_checkpoint_of_other_images(command: str, here: Path, trained: bytes, er
     write_fashion(here / "data", train_images=idx(np.zeros((40, 3, 3))), test_images=idx(np.zeros((10, 3, 3))))
     line = f"{FIT.replace('fit', command, 1)} --ckpt_path it.ckpt"
     check(error_of(line, leaves_a_run=True), ("--ckpt_path", "[6, 4, 10]", "[9, 4, 10]"))
+
+
+@says(
+    ("--format torch --output out", "--ckpt_path", "required"),
+    ("--ckpt_path it.ckpt --output out", "--format", "required"),
+    ("--ckpt_path it.ckpt --format torch", "--output", "required"),
+    ("--ckpt_path it.ckpt --format torch --output", "--output", "expected one argument"),
+    ("--ckpt_path it.ckpt --format pickle --output out", "--format", "pickle", "torch_export", "onnx", "safetensors"),
+    ("--ckpt_path it.ckpt --format onnx --output out --input int8", "--input", "int8", "uint8", "float32"),
+    ("--ckpt_path it.ckpt --format torch --output out --input uint8", "--input", "torch holds weights alone"),
+    ("--ckpt_path it.ckpt --format torch --output out stray", "stray"),
+    ("--ckpt_path gone.ckpt --format torch --output out", "--ckpt_path", "there is no file gone.ckpt"),
+    ("--ckpt_path data --format torch --output out", "--ckpt_path", "got data", "best.ckpt"),
+    ("--ckpt_path cut.ckpt --format torch --output out", "--ckpt_path", "cut.ckpt", "damaged"),
+    ("--ckpt_path empty.ckpt --format torch --output out", "--ckpt_path", "empty.ckpt", "damaged"),
+    ("--ckpt_path other.ckpt --format torch --output out", "--ckpt_path", "other.ckpt", "has no state_dict"),
+    ("--ckpt_path it.ckpt --format torch --output gone/out", "--output", "there is no folder gone"),
+    ("--ckpt_path it.ckpt --format torch --output it.ckpt/out", "--output", "there is no folder it.ckpt"),
+    ("--ckpt_path it.ckpt --format torch --output data", "--output", "data is a folder"),
+    ("--ckpt_path it.ckpt --format torch --output ''", "--output", "is a folder"),
+    ("--ckpt_path it.ckpt --format torch --output /dev/null", "--output", "/dev/null is no file"),
+    ("--ckpt_path it.ckpt --format torch --output it.ckpt", "--output", "the checkpoint itself"),
+    (f"--ckpt_path it.ckpt --format torch --output {'o' * 300}", "--output", "File name too long"),
+)
+def test_export(
+    options: str, expected: tuple[str, ...], here: Path, trained: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "it.ckpt").write_bytes(trained)
+    (here / "cut.ckpt").write_bytes(trained[: len(trained) // 2])
+    (here / "empty.ckpt").touch()
+    torch.save({"epoch": 1}, here / "other.ckpt")
+    before = contents_of(here)
+    with pytest.raises(SystemExit) as caught:
+        start.main(["export", *shlex.split(options)])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert (captured.out, line[:7]) == ("", "error: ")
+    check(line, expected)
+    assert contents_of(here) == before
+
+
+@says(
+    ("--ckpt_path gone.ckpt", "--ckpt_path", "there is no file gone.ckpt"),
+    ("--ckpt_path data", "--ckpt_path", "got data", "best.ckpt"),
+    ("--ckpt_path cut.ckpt", "--ckpt_path", "cut.ckpt", "damaged"),
+    ("--ckpt_path it.ckpt --port 65536", "--port", "got 65536", "0 … 65535"),
+    ("--ckpt_path it.ckpt --port TAKEN", "--port", "TAKEN is in use", "0 for a free one"),
+    ("--ckpt_path it.ckpt stray", "stray"),
+)
+def test_draw(
+    options: str, expected: tuple[str, ...], here: Path, trained: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "it.ckpt").write_bytes(trained)
+    (here / "cut.ckpt").write_bytes(trained[: len(trained) // 2])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as caught:
+            start.main(["draw", *shlex.split(options.replace("TAKEN", port))])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert (captured.out, line[:7]) == ("", "error: ")
+    check(line, tuple(part.replace("TAKEN", port) for part in expected))
+
+
+@says(
+    ("my.yaml --data.dataset csv", "data.root", "got null", "csv"),
+    ("my.yaml --data.dataset csv --data.root gone.csv --data.label a", "data.root", "gone.csv", "no such file"),
+    ("my.yaml --data.dataset csv --data.root table.csv --data.label b", "data.label", "got b", "table.csv: length, a"),
+    ("my.yaml --data.dataset csv --data.root table.csv --data.label a", "table.csv, line 3", "'length'", "'long'"),
+    ("my.yaml --data.dataset arrays --data.root table.csv", "table.csv", "NumPy"),
+    ("my.yaml --data.dataset image_folder --data.root data", "FashionMNIST", "no picture"),
+    ("my.yaml --model.hidden [3]", "model.hidden", "no such option"),
+    ("data --data.dataset mnist --force", "got data", "must be a file"),
+    ("table.csv --data.dataset mnist", "table.csv is there already", "--force"),
+)
+def test_init(options: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]) -> None:
+    (here / "table.csv").write_text("length,a\n1,x\nlong,y\n3,x\n4,y\n5,x\n6,y\n")
+    check(error_of(f"init {options}"), expected)
+
+
+def test_export_of_a_training(here: Path, trained: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that the rows above fail for their own reason alone."""
+    (here / "it.ckpt").write_bytes(trained)
+    start.main(shlex.split("export --ckpt_path it.ckpt --format torch --output out"))
+    assert capsys.readouterr().out.startswith("out: logits differ from the network's by at most ")
+    assert torch.load(here / "out")["2.bias"].shape == (10,)
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,39 @@ import torch
 
 from mlp_lightning.nn import ACTIVATIONS, INITIALIZERS, LOSSES
 from mlp_lightning.optim import OPTIMIZERS
-from mlp_lightning.training.recipe import OPTIMIZER_OPTIONS, SCHEDULE_OPTIONS, SCHEDULES
+from mlp_lightning.training.recipe import (
+    ADVERSARY_OPTIONS,
+    AVERAGING_OPTIONS,
+    OPTIMIZER_OPTIONS,
+    SCHEDULE_OPTIONS,
+    SCHEDULES,
+)
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 INDEX = ROOT / "docs" / "guide" / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-CHAPTERS = [page for page in PAGES if page.parent == INDEX.parent and page != INDEX]
-CHOICES = [*ACTIVATIONS, *LOSSES, *INITIALIZERS, *OPTIMIZERS, *SCHEDULES, "warmup"]
+CHAPTERS = sorted(
+    (page for page in PAGES if page.parent == INDEX.parent and page != INDEX),
+    key=lambda page: int(page.name.partition("-")[0]),
+)
+CHOICES = [*ACTIVATIONS, *LOSSES, *INITIALIZERS, *OPTIMIZERS, *SCHEDULES, "ema", "swa", "warmup"]
 OPTIONS = [
     *OPTIMIZER_OPTIONS,
     *SCHEDULE_OPTIONS,
+    *AVERAGING_OPTIONS,
     "label_smoothing",
     "class_weights",
     "reduction",
+    "norm",
+    "dropout",
+    "input_dropout",
+    "vat",
+    *ADVERSARY_OPTIONS,
     "clip_norm",
     "clip_value",
+    "l1",
+    "max_norm",
 ]
 
 ANY_BLOCK = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)

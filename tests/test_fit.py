@@ -21,6 +21,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from mlp_lightning.data.deform import Deform
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.training.strategy import START_METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +56,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+# One short epoch, whose test is what counts.
+SHORTEST = [
+    *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 1),
+    *("--trainer.log_every_n_steps", 1, "--trainer.limit_train_batches", 20),
+    *("--model.hidden", HIDDEN),
+]
 NO_LOGS = {"trainer__logger": False, "trainer__enable_checkpointing": False}
 
 
@@ -133,6 +141,43 @@ def test_a_run_leaves_its_files_in_one_folder(fitted):
     for png in fitted.folder.glob("*.png"):
         assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert [path.name for path in fitted.folder.parent.iterdir()] == ["version_0"]
+
+
+def test_all_samples_train_where_none_validates(run_cli, recwarn):
+    run_cli("fit", "--config", "adam.yaml", "--data.validation", "none", *SHORTEST)
+    folder = Path("lightning_logs/adam/version_0")
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "test/accuracy" in metrics
+    assert "val/accuracy" not in metrics
+    assert not [warning for warning in recwarn if "val/accuracy" in str(warning.message)]
+
+
+def test_deformed_copies_are_predicted_together(run_cli, images):
+    deform = ["--data.deform.rotation", 20, "--data.deform.elastic", 1, "--data.deform.class_rotation", '{"1": 0}']
+    run_cli("fit", "--config", "adam.yaml", "--data.test_deformations", 3, *deform, *SHORTEST)
+    folder = Path("lightning_logs/adam/version_0")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    network = plain_network(load(folder / "checkpoints" / "last.ckpt"))
+    _, (x, y) = images()
+    options = DeformOptions(rotation=20, elastic=1)
+    deform = Deform(options, (28, 28), tuple("0123456789"), seed=0)
+    log_p = torch.zeros(len(y), 10, dtype=torch.float64)
+    with torch.no_grad():
+        for batch, start in enumerate(range(0, len(y), 2000)):
+            rows = slice(start, start + 2000)
+            for k in range(3):
+                copy = deform(x[rows], y[rows], epoch=0, step=3 * batch + k)
+                log_p[rows] += network(copy).double().log_softmax(1) / 3
+    assert metrics["test/deformed_accuracy"] == pytest.approx(accuracy_score(y, log_p.argmax(1)), abs=1e-3)
+    assert metrics["test/deformed_loss"] == pytest.approx(cross_entropy(log_p, y).item(), rel=1e-4)
+    assert metrics["test/deformed_accuracy"] != metrics["test/accuracy"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_pictures_in_every_precision(run_cli, precision):
+    run_cli("fit", "--config", "adam.yaml", "--trainer.precision", precision, *SHORTEST)
+    assert Path("lightning_logs/adam/version_0/mistakes.png").is_file()
 
 
 def test_the_config_that_is_kept_repeats_the_run(fitted, run_cli):
@@ -342,6 +387,8 @@ def test_a_learning_rate_far_too_large_ends_in_one_line(run_main, capsys, rate):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_runs(run_cli, path):
     limits = {f"trainer__limit_{part}_batches": n for part, n in (("train", 3), ("val", 1), ("test", 1))}
+    # The config for a table of the user's own names none.
+    limits |= {"data__dataset": "mnist"} if path.name == "table.yaml" else {}
     options = arguments("fit", path.name, trainer__max_epochs=1, **limits, **NO_LOGS)
     at = options.index("--model.hidden")
     cli = run_cli(*options[:at], *options[at + 2 :])

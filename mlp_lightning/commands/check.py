@@ -7,6 +7,7 @@ import torch
 
 from mlp_lightning.commands.check_differences import check_differences
 from mlp_lightning.commands.check_gradients import check_gradients
+from mlp_lightning.commands.check_oracle_mixup import mixed_targets
 from mlp_lightning.commands.check_updates import STEPS, check_updates
 from mlp_lightning.commands.verdict import closing_line, render
 from mlp_lightning.data.loader import Batch
@@ -34,13 +35,14 @@ def check(
         total_steps: of that training; infinite when it has no end.
     """
     batches = [_first_samples(batch, STEP_SAMPLES) for batch in batches[:STEPS]]
-    x, y = batches[0].x[:GRADIENT_SAMPLES], batches[0].y[:GRADIENT_SAMPLES]
+    x = batches[0].x[:GRADIENT_SAMPLES]
+    y = mixed_targets(batches[0], module.network.sizes[-1])[:GRADIENT_SAMPLES]
     tables = []
     for dtype in (torch.float64,) if precision.startswith("64") else (torch.float64, torch.float32):
         network = _copy(module.network, dtype)
-        tables.append(check_gradients(network, x, y, module.hparams))
+        tables.append(check_gradients(network, x, y, module.step_options))
         if dtype == torch.float64:
-            tables.append(check_differences(network, x, y, module.hparams))
+            tables.append(check_differences(network, x, y, module.step_options))
         tables.append(check_updates(module, batches, dtype, steps_per_epoch=steps_per_epoch, total_steps=total_steps))
     for table in tables:
         print(render(table))
@@ -55,4 +57,5 @@ def _copy(network: MLP, dtype: torch.dtype) -> MLP:
 def _first_samples(batch: Batch, count: int) -> Batch:
     """The first training samples of a minibatch, on the CPU, and none that validates."""
     x, y = batch.x[:count].cpu(), batch.y[:count].cpu()
-    return Batch(x, y, x[:0], y[:0], len(y))
+    partner_y = None if batch.partner_y is None else batch.partner_y[:count].cpu()
+    return Batch(x, y, x[:0], y[:0], len(y), partner_y=partner_y, share=batch.share)

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from mlp_lightning.commands import check_oracle, check_oracle_rules
-from mlp_lightning.commands.check_gradients import allowance, parameter_gradients
+from mlp_lightning.commands.check_adversary import AdversaryBeside
+from mlp_lightning.commands.check_gradients import allowance, kept_entries, parameter_gradients
+from mlp_lightning.commands.check_oracle import Gradients
+from mlp_lightning.commands.check_oracle_mixup import mixed_targets
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Row, compare, worst
 from mlp_lightning.data.loader import Batch
@@ -33,9 +36,11 @@ class Beside(pl.Callback):
             for name, gradient in parameter_gradients(network).items()
         }
         self.rule = check_oracle_rules.make_rule(list(self.parameters.values()), options)
+        self.adversary = AdversaryBeside(options)
         self.rates: list[float] = []
         self.gradients: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
+        self.running: dict[str, list[Row]] = {}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -59,10 +64,20 @@ class Beside(pl.Callback):
     def _compare_gradient(self, module: MLPModule, batch: Batch) -> None:
         found, clipped = [], []
         for dtype in (torch.float64, torch.float32):
-            found.append(check_oracle.gradients(self.before, batch.x, batch.y, self.options, dtype))
-            gradient = {name: found[-1].values[name] for name in self.parameters}
-            clipped.append(check_oracle_rules.clip(gradient, self.options))
+            targets = mixed_targets(batch, module.network.sizes[-1])
+            masks = kept_entries(module.network, self.options, len(self.rates) - 1, len(batch.x))
+            found.append(check_oracle.gradients(self.before, batch.x, targets, self.options, dtype, masks))
         errors = rounding_errors(found[0].trace)
+        self._compare_running(module, found, errors)
+        if module.adversary is not None:
+            terms = self.adversary.terms(module.adversary, self.before, batch, len(self.rates) - 1, found, masks)
+            term_errors = rounding_errors(terms[0].trace)
+            errors = {name: error + term_errors[name] for name, error in errors.items()}
+            for one, term in zip(found, terms, strict=True):
+                one.values.update({name: one.values[name] + term.values[name] for name in self.parameters})
+        for one in found:
+            gradient = {name: one.values[name] for name in self.parameters}
+            clipped.append(check_oracle_rules.clip(gradient, self.options))
         for name, ours in parameter_gradients(module.network).items():
             expected = clipped[0][name]
             # Clipping shortens errors along with what they are errors of; zeros do not tell by how much.
@@ -70,23 +85,34 @@ class Beside(pl.Callback):
             allowed = allowance(expected, clipped[1][name], errors[name] * kept, ours.dtype)
             self.gradients[name].append(compare(name, ours, expected, allowed))
 
+    def _compare_running(self, module: MLPModule, found: list[Gradients], errors: Mapping[str, float]) -> None:
+        """Batch norm's running statistics against those that torch's own make of the minibatch."""
+        after = module.network.state_dict()
+        for name, expected in found[0].running.items():
+            allowed = allowance(expected, found[1].running[name], errors[name], after[name].dtype)
+            self.running.setdefault(name, []).append(compare(name, after[name], expected, allowed))
+
     def _compare_movement(self, module: MLPModule) -> None:
         """θ_t − θ_{t−1} rather than θ_t, in which a wrong step of 10⁻⁶ would hide behind a weight of 1.
 
         Allowed are four roundings of the weights, which no update can avoid, and beside them (64 + √P) eps of the
         movement: 64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or
-        norm summed over all P weights. The smallest normal number bounds what underflow takes.
+        norm summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction.
+        The smallest normal number bounds what underflow takes.
         """
         gradient = parameter_gradients(module.network)
         for name, parameter in self.parameters.items():
             parameter.data = self.before[name].to(torch.float64, copy=True)
             parameter.grad = gradient[name].to(torch.float64)
-        self.rule.param_groups[0]["lr"] = self.rates[-1]
+        for group in self.rule.param_groups:
+            group["lr"] = self.rates[-1]
         self.rule.step()
+        check_oracle_rules.constrain(self.parameters, self.options, self.rates[-1])
         eps, tiny = torch.finfo(module.network.flat.dtype).eps, torch.finfo(module.network.flat.dtype).tiny
-        operations = 64 + math.sqrt(module.network.flat.numel())
-        for name, after in module.network.state_dict().items():
-            start = self.before[name].to(torch.float64)
+        operations = 64 + math.sqrt(module.network.flat.numel()) + check_oracle_rules.amplification(self.options)
+        state = module.network.state_dict()
+        for name in self.parameters:
+            after, start = state[name], self.before[name].to(torch.float64)
             expected = self.parameters[name].detach() - start
             allowed = eps * float(4 * start.abs().max() + operations * (expected.abs().max() + tiny))
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
@@ -95,8 +121,9 @@ class Beside(pl.Callback):
         """For every tensor the worst of all gradients, the first movement, and the worst of the later ones."""
         taken = len(self.rates)
         found = [worst(rows, f"gradient of {name}, steps 1–{taken}") for name, rows in self.gradients.items()]
+        found += [worst(rows, f"{name}, steps 1–{taken}") for name, rows in self.running.items()]
         for name, rows in self.movements.items():
             found.append(rows[0]._replace(name=f"{name}, step 1"))
             if taken > 1:
                 found.append(worst(rows[1:], f"{name}, steps 2–{taken}"))
-        return found
+        return self.adversary.rows() + found

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.commands import check_oracle
-from mlp_lightning.commands.check_gradients import ALLOWED, configured_loss, our_gradients, parameter_gradients
+from mlp_lightning.commands.check_gradients import (
+    ALLOWED,
+    configured_loss,
+    kept_entries,
+    our_gradients,
+    parameter_gradients,
+    training_pass,
+)
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Row, Table, compare
 from mlp_lightning.nn import MLP
@@ -31,12 +38,13 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
     Args:
         network: in float64; ``flat_grad`` is overwritten.
         x: ``(B, D)``, in any dtype.
-        y: ``(B,)``.
+        y: ``(B,)``, or probabilities ``(B, K)``.
         options: the options of ``MLPModule``.
     """
     x = x.to(torch.float64, copy=True)
     ours = our_gradients(network, x, y, options)
-    trace = check_oracle.gradients(network.state_dict(), x, y, options, torch.float64).trace
+    masks = kept_entries(network, options, 0, len(x))
+    trace = check_oracle.gradients(network.state_dict(), x, y, options, torch.float64, masks).trace
     rounding = ALLOWED * EPS * rounding_errors(trace)["loss"] / STEP
     quotients = _Quotients(network, x, y, options)
     generator = torch.Generator().manual_seed(0)
@@ -68,6 +76,7 @@ class _Quotients:
     def __init__(self, network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> None:
         self.network, self.x, self.y = network, x, y
         self.loss = configured_loss(options)
+        self.training = training_pass(network, options, 0, len(x))
         self.kinked = options["activation"] in KINKED
 
     def at(self, values: Tensor, candidates: list[int]) -> tuple[list[int], Tensor, Tensor]:
@@ -93,7 +102,7 @@ class _Quotients:
 
     def _evaluate(self) -> tuple[float, Tensor]:
         """The loss, and which hidden units are above zero."""
-        logits, cache = self.network(self.x)
+        logits, cache = self.network(self.x, self.training)
         loss, _ = self.loss.forward(logits, self.y)
         signs = [(z > 0).view(-1) for _, z, _ in cache[:-1]]
         return float(loss), torch.cat(signs) if signs else torch.empty(0)

@@ -11,7 +11,8 @@ from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Table, compare, dtype_name
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.losses import Loss
-from mlp_lightning.training.recipe import make_loss
+from mlp_lightning.nn.training_pass import TrainingPass
+from mlp_lightning.training.recipe import make_dropout, make_loss
 
 ALLOWED = 10
 
@@ -22,16 +23,27 @@ def our_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]
     Args:
         network: ``flat_grad`` is overwritten, and the result holds views of it.
         x: ``(B, D)``, in the network's dtype.
-        y: ``(B,)``.
+        y: ``(B,)``, or probabilities ``(B, K)``.
         options: the options of ``MLPModule``.
     """
     loss = configured_loss(options)
-    logits, cache = network(x)
+    logits, cache = network(x, training_pass(network, options, 0, len(x)))
     value, loss_cache = loss.forward(logits, y)
     dlogits = loss.backward(loss_cache)
     dx = network.backward(dlogits, cache, input_gradient=True)
     assert dx is not None
     return {"logits": logits, "loss": value, "dlogits": dlogits, **parameter_gradients(network), "dx": dx}
+
+
+def training_pass(network: MLP, options: Mapping[str, Any], step: int, rows: int) -> TrainingPass:
+    """What the passes of a step on ``rows`` samples take, on one process."""
+    dropout = make_dropout(network, options, network.flat.dtype)
+    return TrainingPass(rows, dropout.masks(step, rows) if dropout is not None else ())
+
+
+def kept_entries(network: MLP, options: Mapping[str, Any], step: int, rows: int) -> list[Tensor | None]:
+    """Which entries of each layer's input that step keeps; empty without dropout."""
+    return [None if mask is None else mask != 0 for mask in training_pass(network, options, step, rows).masks]
 
 
 def configured_loss(options: Mapping[str, Any]) -> Loss:
@@ -46,6 +58,9 @@ def parameter_gradients(network: MLP) -> dict[str, Tensor]:
     for k, layer in reversed(list(enumerate(network.layers))):
         named[f"layers.{k}.weight"] = layer.dweight
         named[f"layers.{k}.bias"] = layer.dbias
+        if 0 < k <= len(network.norms):
+            named[f"norms.{k - 1}.weight"] = network.norms[k - 1].dgamma
+            named[f"norms.{k - 1}.bias"] = network.norms[k - 1].dbeta
     return named
 
 
@@ -72,13 +87,14 @@ def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, An
     Args:
         network: ``flat_grad`` is overwritten.
         x: ``(B, D)``, in any dtype.
-        y: ``(B,)``.
+        y: ``(B,)``, or probabilities ``(B, K)``.
         options: the options of ``MLPModule``.
     """
     dtype = network.flat.dtype
     x = x.to(dtype)
+    kept = kept_entries(network, options, 0, len(x))
     oracle64, oracle32 = (
-        check_oracle.gradients(network.state_dict(), x, y, options, oracle_dtype)
+        check_oracle.gradients(network.state_dict(), x, y, options, oracle_dtype, kept)
         for oracle_dtype in (torch.float64, torch.float32)
     )
     ours = our_gradients(network, x, y, options)

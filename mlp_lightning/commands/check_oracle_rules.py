@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 
@@ -32,25 +33,106 @@ def make_rule(parameters: list[nn.Parameter], options: Mapping[str, Any]) -> Any
     given = {key: options[key] for key in RULE_OPTIONS[name] if options[key] is not None}
     if name == "adam_norm":
         return NotebookAdam(parameters, **given)
-    if name in ("adam", "adamw"):
+    if name == "muon":
+        return MuonBySvd(parameters, decay_biases=options["decay_biases"] is not False, **given)
+    if name in ("adam", "adamw", "nadam"):
         given["betas"] = (given.pop("beta1", 0.9), given.pop("beta2", 0.999))
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if options["decay_biases"] is False:
+        weights, others = ([p for p in parameters if (p.ndim == 2) is wanted] for wanted in (True, False))
+        groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     # The algorithms of torch.optim, as the oracle of the package's own.
     rules = {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
+        "nadam": torch.optim.NAdam,
         "rmsprop": torch.optim.RMSprop,
     }
-    return rules[name](parameters, lr=options["lr"], **given)
+    rule = rules[name](groups, lr=options["lr"], **given)
+    if name == "nadam":
+        # torch would begin with a product of momenta in float32.
+        for parameter in parameters:
+            zero, one = (torch.tensor(value, dtype=torch.float64) for value in (0.0, 1.0))
+            moments = {moment: torch.zeros_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
+            rule.state[parameter] = {"step": zero, "mu_product": one, **moments}
+    return rule
 
 
 RULE_OPTIONS = {
     "sgd": ("momentum", "dampening", "nesterov", "weight_decay"),
     "adam": ("beta1", "beta2", "eps", "weight_decay", "amsgrad"),
     "adamw": ("beta1", "beta2", "eps", "weight_decay", "amsgrad"),
+    "nadam": ("beta1", "beta2", "eps", "weight_decay", "momentum_decay", "decoupled_weight_decay"),
+    "muon": ("momentum", "nesterov", "ns_steps", "weight_decay", "beta1", "beta2", "eps"),
     "rmsprop": ("alpha", "eps", "momentum", "centered", "weight_decay"),
     "adam_norm": ("beta1", "beta2", "eps"),
 }
+
+
+def constrain(parameters: Mapping[str, Tensor], options: Mapping[str, Any], lr: float) -> None:
+    """What is configured to follow each step, on weights alone, in place: softshrink, then rows of bounded length."""
+    for weight in (parameter for parameter in parameters.values() if parameter.ndim == 2):
+        if options["l1"]:
+            weight.data = F.softshrink(weight.detach(), lr * options["l1"])
+        if options["max_norm"] is not None:
+            limit = options["max_norm"]
+            # Not torch.renorm, whose quotient has an ε of 1e-7.
+            is_long = weight.detach().norm(dim=1, keepdim=True) > limit
+            weight.data = torch.where(is_long, limit * F.normalize(weight.detach(), dim=1), weight.detach())
+
+
+class MuonBySvd:
+    """Muon from singular values, on which the Newton–Schulz polynomial acts one by one; torch's AdamW for the rest.
+
+    torch.optim.Muon iterates in bfloat16, too coarse to compare with.
+    """
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        decay_biases: bool,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_steps: int = 5,
+        weight_decay: float = 0.1,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
+        weights, others = ([p for p in parameters if (p.ndim == 2) is wanted] for wanted in (True, False))
+        decay = weight_decay if decay_biases else 0.0
+        self.rest = torch.optim.AdamW(others, lr=0.0, betas=(beta1, beta2), eps=eps, weight_decay=decay)
+        self.param_groups: list[dict[str, Any]] = [{"params": weights, "lr": 0.0}, *self.rest.param_groups]
+        self.momentum, self.nesterov, self.ns_steps, self.weight_decay = momentum, nesterov, ns_steps, weight_decay
+        self.buffers = [torch.zeros_like(weight) for weight in weights]
+
+    def step(self) -> None:
+        """One step from the tensors' ``.grad``."""
+        self.rest.step()
+        lr = self.param_groups[0]["lr"]
+        for weight, buffer in zip(self.param_groups[0]["params"], self.buffers, strict=True):
+            buffer.mul_(self.momentum).add_((1 - self.momentum) * weight.grad)
+            ahead = (1 - self.momentum) * weight.grad + self.momentum * buffer if self.nesterov else buffer
+            rms = 0.2 * max(weight.shape) ** 0.5
+            weight.data = weight.data - lr * self.weight_decay * weight.data - lr * rms * self._orthogonal(ahead)
+
+    def _orthogonal(self, matrix: Tensor) -> Tensor:
+        if not matrix.isfinite().all():
+            return torch.full_like(matrix, float("nan"))
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        values = values / values.norm().clamp(min=1e-7)
+        for _ in range(self.ns_steps):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        return left @ values.diag() @ right
+
+
+def amplification(options: Mapping[str, Any]) -> float:
+    """What the rule may multiply a rounding of its gradient by: the slope of Muon's polynomials at 0; otherwise 0."""
+    if options["optimizer"] != "muon":
+        return 0.0
+    return float(3.4445 ** (5 if options["ns_steps"] is None else options["ns_steps"]))
 
 
 class NotebookAdam:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.commands import check_oracle_rules
+from mlp_lightning.commands.check_averaging import AverageBeside
 from mlp_lightning.commands.check_beside import Beside
 from mlp_lightning.commands.verdict import Row, Table, compare, dtype_name
 from mlp_lightning.data.loader import Batch
@@ -61,12 +62,13 @@ def check_updates(
         steps_per_epoch: of the whole training, at least 1.
         total_steps: of the whole training, at least 1; infinite when it has no end.
     """
-    options = module.hparams
+    options = module.step_options
     steps = int(min(STEPS, total_steps))
     rates = check_oracle_rules.learning_rates(
         options, int(min(MOST_LEARNING_RATES, total_steps)), steps_per_epoch, total_steps
     )
     beside = Beside(module.network, options, steps)
+    average = [AverageBeside(options, total_steps)] if options["averaging"] != "none" else []
     with _silent_lightning():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -76,7 +78,7 @@ def check_updates(
             max_steps=-1 if math.isinf(total_steps) else int(total_steps),
             limit_val_batches=0,
             log_every_n_steps=steps + 1,
-            callbacks=[beside],
+            callbacks=[beside, *average],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -94,13 +96,17 @@ def check_updates(
         _compare_rates("learning rate", beside.rates, rates[:steps]),
         _compare_rates("learning rate by schedule", [options["lr"] * schedule(t) for t in range(len(rates))], rates),
         *beside.rows(),
+        *(row for callback in average for row in callback.rows(module)),
     ]
+    amplification = check_oracle_rules.amplification(options)
+    oracle = "Muon's by SVD, of biases against torch's AdamW," if options["optimizer"] == "muon" else "torch.optim's"
+    operations = f"64 + √P + {amplification:.0f}" if amplification else "64 + √P"
     caption = (
         f"{len(beside.rates)} steps of {options['optimizer']}, schedule {options['schedule']}, in {dtype_name(dtype)}, "
         f"minibatches of {len(batches[0].y)} samples: every step beside torch's from the same weights.\n"
-        "Gradients, clipped if so configured, against torch.autograd's; movements of the weights against torch.optim's "
+        f"Gradients, clipped if so configured, against torch.autograd's; movements of the weights against {oracle} "
         "for the same gradient and learning rate.\n"
-        "Tolerated: for gradients as above; for movements four roundings of the weights and (64 + √P) eps of the "
+        f"Tolerated: for gradients as above; for movements four roundings of the weights and ({operations}) eps of the "
         f"movement, P = {module.network.flat.numel():,}."
     )
     return Table(f"updates, {dtype_name(dtype)}", caption, rows)
@@ -115,7 +121,8 @@ def _copy(module: MLPModule) -> MLPModule:
     """Another module of the same options and weights, which no trainer holds yet."""
     # LightningCLI adds an entry of its own, with an underscore.
     copy = MLPModule(**{name: value for name, value in module.hparams.items() if not name.startswith("_")})
-    copy.network = deepcopy(module.network).cpu()
+    copy.weigh(module.class_weights)
+    copy.train_from(deepcopy(module.network).cpu())
     return copy
 
 

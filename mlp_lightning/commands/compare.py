@@ -4,10 +4,13 @@ import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlp_lightning.commands.runs import Run, execute, plan
 from mlp_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from mlp_lightning.commands.ensemble import Ensemble
 
 # Test accuracy and loss that the notebook "Backpropagation from Scratch" reports for its six experiments.
 NOTEBOOK = {
@@ -41,6 +44,8 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         raise UserError("compare: got no config, name one or more, or use --notebook")
     if options.jobs < 1:
         raise UserError(f"--jobs: got {options.jobs}, must be at least 1")
+    if options.ensemble and options.seeds < 2:
+        raise UserError(f"--ensemble: got --seeds {options.seeds}, must be at least 2 networks to average")
     runs = plan([find_config(name).resolve() for name in names], options.grid, options.seeds)
     logs = Path(options.logs)
     results: dict[Run, tuple[Path, dict[str, Any]]] = {}
@@ -48,19 +53,55 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         results[run] = (folder, metrics)
         share = f"{metrics['test/accuracy']:.2%}"
         print(f"[{len(results)}/{len(runs)}] {run.experiment}, seed {run.seed}: {share} on the test set", flush=True)
-    print(f"\n{table({run: results[run][1] for run in runs}, notebook=options.notebook)}")
-    # Here, since they import torch, Lightning and matplotlib: help, errors and the first fit do not wait for them.
+    results = {run: results[run] for run in runs}
+    ensembles = _ensembles(results) if options.ensemble else {}
+    measured = {run: metrics for run, (_, metrics) in results.items()}
+    print(f"\n{table(measured, {name: str(each) for name, each in ensembles.items()}, notebook=options.notebook)}\n")
+    if options.ensemble:
+        _write_ensembles(logs / "ensemble.json", ensembles)
+    _draw_curves(logs / "compare.png", results, options.seeds)
+    print(f"TensorBoard: tensorboard --logdir {logs}")
+
+
+# What follows imports torch, Lightning or matplotlib where it is called: help, errors and the first fit do not wait.
+def _ensembles(results: dict[Run, tuple[Path, dict[str, Any]]]) -> dict[str, "Ensemble"]:
+    """For each experiment the ensemble of its seeds."""
+    from mlp_lightning.commands.ensemble import ensemble
+
+    ensembles = {}
+    for experiment in dict.fromkeys(run.experiment for run in results):
+        members = {run: result for run, result in results.items() if run.experiment == experiment}
+        try:
+            ensembles[experiment] = ensemble([folder for folder, _ in members.values()])
+        except UserError as error:
+            raise UserError(f"--ensemble: {experiment}: {error}") from error
+        n = ensembles[experiment].test_samples
+        for (run, (_, metrics)), errors in zip(members.items(), ensembles[experiment].errors_by_network, strict=True):
+            counted = round((1 - metrics["test/accuracy"]) * n)
+            if counted != errors:
+                print(f"{experiment}, seed {run.seed}: {errors} errors now, {counted} when it was tested")
+    return ensembles
+
+
+def _write_ensembles(path: Path, ensembles: dict[str, "Ensemble"]) -> None:
+    from mlp_lightning.training.run_folder import write_json
+
+    values = {name: {**each._asdict(), "accuracy": each.accuracy} for name, each in ensembles.items()}
+    write_json(path, values)
+    print(f"ensembles: {path}")
+
+
+def _draw_curves(path: Path, results: dict[Run, tuple[Path, dict[str, Any]]], seeds: int) -> None:
+    from mlp_lightning.checkpoint_file import read_checkpoint
     from mlp_lightning.figures import save_png
     from mlp_lightning.figures.comparison import comparison_figure
-    from mlp_lightning.training.checkpoint import read_checkpoint
 
     curves: dict[str, list[tuple[list[int], list[float]]]] = {}
-    for run in runs:
-        history = read_checkpoint(str(results[run][0] / "checkpoints" / "last.ckpt"))["history"]
+    for run, (folder, _) in results.items():
+        history = read_checkpoint(str(folder / "checkpoints" / "last.ckpt"))["history"]
         curves.setdefault(run.experiment, []).append(history.get("val/accuracy", ([], [])))
-    figure = comparison_figure(curves, f"Mean of {options.seeds} seeds ± standard deviation")
-    save_png(figure, logs / "compare.png")
-    print(f"\ncurves: {logs / 'compare.png'}\nTensorBoard: tensorboard --logdir {logs}")
+    save_png(comparison_figure(curves, f"Mean of {seeds} seeds ± standard deviation"), path)
+    print(f"curves: {path}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -75,34 +116,52 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--grid", nargs="+", default=[], help="settings to combine: model.lr=0.1,0.01 data.batch_size=64"
     )
     parser.add_argument(
+        "--ensemble", action="store_true", help="test the mean of what an experiment's seeds predict, too"
+    )
+    parser.add_argument(
         "--logs", default="lightning_logs/compare", help="folder of the runs; those finished in it are not repeated"
     )
     return parser.parse_args(arguments)
 
 
-def table(results: dict[Run, dict[str, Any]], *, notebook: bool) -> str:
-    """A Markdown table: for each experiment mean ± standard deviation over its seeds, then each seed's accuracy."""
+def table(results: dict[Run, dict[str, Any]], ensembles: dict[str, str], *, notebook: bool) -> str:
+    """A Markdown table: for each experiment mean ± standard deviation over its seeds, then the seeds one by one.
+
+    Args:
+        results: The metrics of each run. One that did not validate, or that an older version left without a count of
+            its errors, has a dash in their place.
+        ensembles: What to say of an experiment's ensemble; empty for no such column.
+        notebook: Whether to set the notebook's figures beside ours.
+    """
     experiments: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run, metrics in results.items():
         experiments.setdefault((run.experiment, run.config.stem), []).append(metrics)
-    header = ["experiment", "epochs", "test accuracy", "test loss", "seconds", "accuracy by seed"]
+    header = ["experiment", "epochs", "validation accuracy", "test accuracy", "test loss", "seconds"]
+    header += ["accuracy by seed", "errors by seed"]
     if notebook:
         header.insert(2, "notebook: accuracy / loss")
+    if ensembles:
+        header.append("ensemble")
     lines = [header, ["-"] * len(header)]
     for (experiment, config), seeds in experiments.items():
-        spread = [
-            _mean_and_spread([metrics[key] for metrics in seeds], digits)
-            for key, digits in (("test/accuracy", 4), ("test/loss", 4), ("seconds", 1))
+        row = [experiment, str(seeds[0]["epochs"])]
+        row += [
+            _mean_and_spread([metrics[key] for metrics in seeds if key in metrics], digits)
+            for key, digits in (("val/accuracy", 4), ("test/accuracy", 4), ("test/loss", 4), ("seconds", 1))
         ]
-        row = [experiment, str(seeds[0]["epochs"]), *spread]
         row.append(", ".join(f"{metrics['test/accuracy']:.4f}" for metrics in seeds))
+        row.append(", ".join(str(metrics.get("test/errors", "–")) for metrics in seeds))
         if notebook:
             accuracy, loss = NOTEBOOK[config]
             row.insert(2, f"{accuracy:.4f} / {loss:.4f}")
+        if ensembles:
+            row.append(ensembles[experiment])
         lines.append(row)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _mean_and_spread(values: list[float], digits: int) -> str:
+    if not values:
+        return "–"
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

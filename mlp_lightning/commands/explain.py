@@ -6,10 +6,11 @@ from pathlib import Path
 import lightning.pytorch as pl
 from torch import Tensor
 
+from mlp_lightning.commands.explain_adversary import adversary_steps
 from mlp_lightning.commands.explain_html import render_html, write_page
 from mlp_lightning.commands.explain_layers import backward_steps, forward_steps
 from mlp_lightning.commands.explain_loss import afterwards_steps, loss_steps
-from mlp_lightning.commands.explain_step import Explanation, Step
+from mlp_lightning.commands.explain_step import Explanation, Step, number
 from mlp_lightning.commands.explain_text import render_text
 from mlp_lightning.commands.explain_update import update_steps
 from mlp_lightning.commands.stand import stand
@@ -17,8 +18,9 @@ from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
+from mlp_lightning.nn.draws import Draws
+from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.recipe import make_optimizer
 
 
 def explain(
@@ -50,7 +52,11 @@ def explain(
     x = trainer.precision_plugin.convert_input(batch.x)
     data = datamodule.data
     factor = module.make_schedule(standing.steps_per_epoch, standing.total_steps)(0)
-    steps = walk(module, x, batch.y, row, lr_factor=factor, image_shape=data.image_shape, class_names=data.class_names)
+    y = batch.targets(data.n_classes, x.dtype)
+    # Only grey pictures are drawn as such: others are shown as the numbers that they are.
+    image_shape = (data.image_shape[0], data.image_shape[1]) if len(data.image_shape) == 2 else None
+    class_names = data.class_names
+    steps = walk(module, x, y, row, step=index, lr_factor=factor, image_shape=image_shape, class_names=class_names)
 
     last = len(standing.batches) - 1
     sizes = "-".join(map(str, module.network.sizes))
@@ -62,6 +68,17 @@ def explain(
         ("minibatch", f"{index} of 0 … {last} in the first epoch of {datamodule.dataset}; B = {len(x)}"),
         ("sample", f"{sample}: row {row} of its minibatch, class {data.class_names[int(batch.y[row])]}"),
     ]
+    options = module.hparams
+    if options["norm"] != "none":
+        facts.append(("norm", f"{options['norm']} norm before every activation"))
+    if options["dropout"] or options["input_dropout"]:
+        p, input_p = number(options["dropout"]), number(options["input_dropout"])
+        facts.append(("dropout", f"of activations {p}, of inputs {input_p}; the masks of step {index}"))
+    if datamodule.deform.is_on:
+        facts.append(("deformed by", str(datamodule.deform)))
+    if batch.partner_y is not None:
+        partner = data.class_names[int(batch.partner_y[row])]
+        facts.append(("mixup", f"λ = {number(batch.share)}, the rest is a sample of class {partner}"))
     explanation = Explanation("One training step, explained", facts, steps, totals(steps, module.network))
     print(render_text(explanation))
     if html is not None:
@@ -75,19 +92,22 @@ def walk(
     y: Tensor,
     sample: int = 0,
     *,
+    step: int = 0,
     lr_factor: float = 1.0,
     image_shape: tuple[int, int] | None = None,
     class_names: tuple[str, ...] = (),
 ) -> list[Step]:
     """The first training step on one minibatch, operation by operation, with the numbers that training would use.
 
-    The optimizer's state is fresh. ``module`` keeps its weights: a copy of its network takes the step.
+    Dropout and batch norm's statistics are those of training, also afterwards. The optimizer's state is fresh.
+    ``module`` keeps its weights: a copy of its network takes the step.
 
     Args:
         module: with its network built.
         x: the minibatch ``(B, D)``.
-        y: its targets ``(B,)``.
+        y: its targets ``(B,)``, or their probabilities ``(B, K)``.
         sample: the row of ``x`` to show in detail, in 0 … B − 1.
+        step: which step's entries dropout drops, counted from 0.
         lr_factor: what the schedule multiplies the learning rate by.
         image_shape: (height, width) if the D entries of a sample are an image.
         class_names: K names; empty for 0 … K − 1.
@@ -99,20 +119,30 @@ def walk(
         raise UserError(f"--sample: got {sample}, must be from 0 to {len(x) - 1}")
     network, options = copy.deepcopy(module.network), module.hparams
     classes = class_names or tuple(str(k) for k in range(network.sizes[-1]))
-    logits, cache = network(x)
+    dropout = module.make_dropout()
+    training = TrainingPass(len(x), dropout.masks(step, len(x)) if dropout is not None else ())
+    logits, cache = network(x, training)
     losses, dlogits = loss_steps(module.loss, options["reduction"], len(cache), logits, y, sample, classes)
     deltas: list[Tensor] = []
-    network.backward(dlogits, cache, deltas=deltas)
-    optimizer = make_optimizer(
-        network.flat, network.weight_numel, options["optimizer"], options["lr"], module.optimizer_options
-    )
+    norm_deltas: list[Tensor] = []
+    network.backward(dlogits, cache, deltas=deltas, norm_deltas=norm_deltas)
+    optimizer = module.make_optimizer(network)
+    backward = backward_steps(network, cache, deltas[::-1], norm_deltas[::-1], sample)
+    adversary, adversarial = module.make_adversary(), []
+    if adversary is not None:
+        draws = Draws(options["seed"], "vat", x.device)
+        draws.start(step, len(x))
+        adversarial = adversary_steps(
+            network, adversary, draws, x, logits, training, options["reduction"], sample, image_shape, classes
+        )
     return [
-        *forward_steps(network, cache, sample, image_shape, classes),
+        *forward_steps(network, x, cache, sample, image_shape, classes),
         *losses,
-        *backward_steps(network, cache, deltas[::-1], sample),
+        *backward,
+        *adversarial,
         # From here on the network has taken the step.
         *update_steps(network, optimizer, options, lr_factor, image_shape),
-        *afterwards_steps(module.loss, options["reduction"], logits, network(x)[0], y, sample, classes),
+        *afterwards_steps(module.loss, options["reduction"], logits, network(x, training)[0], y, sample, classes),
     ]
 
 
@@ -133,14 +163,16 @@ def find_minibatch(batches: Batches, sample: int) -> tuple[int, Batch, int]:
 def totals(steps: list[Step], network: MLP) -> list[tuple[str, str]]:
     """Multiply-adds and bytes of each phase and of the whole step, and the number of parameters."""
     rows = []
-    for phase in ("forward", "loss", "backward", "update"):
+    for phase in ("forward", "loss", "backward", "adversary", "update"):
         chosen = [step for step in steps if step.phase == phase]
-        rows.append((phase, _cost(chosen)))
-    weights, every = network.weight_numel, network.flat.numel()
+        if chosen:
+            rows.append((phase, _cost(chosen)))
+    weights, biases, every = network.weight_numel, sum(network.sizes[1:]), network.flat.numel()
+    rest = every - weights - biases
     return [
         *rows,
         ("the step", _cost(steps)),
-        ("parameters", f"{every:,}: {weights:,} weights, {every - weights:,} biases"),
+        ("parameters", f"{every:,}: {weights:,} weights, {biases:,} biases" + (f", {rest:,} γ and β" if rest else "")),
     ]
 
 

@@ -13,6 +13,7 @@ HEADINGS = {
     "forward": ("Forward", "from the samples to the logits, layer by layer"),
     "loss": ("Loss", "how wrong the outputs are, as one number"),
     "backward": ("Backward", "the chain rule from the loss to every weight and bias"),
+    "adversary": ("Adversary", "the step in the input that moves the outputs most, and what to learn from it"),
     "update": ("Update", "what the gradient does to the weights"),
     "afterwards": ("Afterwards", "the same minibatch with the new weights; no part of the training step"),
 }
@@ -35,7 +36,7 @@ dl.pairs dt { color: #596170; } dl.pairs dd { margin: 0; overflow-wrap: anywhere
 .overview figcaption { font-family: var(--math); font-size: 19px; margin-top: 4px; }
 :root { --math: "STIX Two Text", "Cambria", "Georgia", "DejaVu Serif", "Liberation Serif", serif; }
 .forward { --accent: #1f5fa6; } .loss { --accent: #7a3f9d; } .backward { --accent: #b04326; }
-.update { --accent: #2c7a4b; } .afterwards { --accent: #596170; }
+.adversary { --accent: #94701a; } .update { --accent: #2c7a4b; } .afterwards { --accent: #596170; }
 article { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px 32px;
   padding: 18px 0 18px 20px; margin-top: 14px; border-left: 4px solid var(--accent); break-inside: avoid; }
 article + article { border-top: 1px solid #e4e7ec; margin-top: 0; }

@@ -1,7 +1,16 @@
 """The layers of a walk: what each computes on the way forward and on the way back."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from mlp_lightning.commands.explain_norm import (
+    dropout_backward_step,
+    dropout_step,
+    input_name,
+    norm_backward_steps,
+    norm_steps,
+)
 from mlp_lightning.commands.explain_step import Step, first_line, moved, shape, source_of, subscript
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import ACTIVATIONS, MLP
@@ -10,10 +19,9 @@ from mlp_lightning.nn.mlp import Cache
 
 
 def forward_steps(
-    network: MLP, cache: Cache, sample: int, image_shape: tuple[int, int] | None, classes: tuple[str, ...]
+    network: MLP, x: Tensor, cache: Cache, sample: int, image_shape: tuple[int, int] | None, classes: tuple[str, ...]
 ) -> list[Step]:
-    """X, then Z and A of every layer, from what ``MLP.forward`` left in ``cache``."""
-    x = cache[0][0]
+    """X, then Z, N and A of every layer and what dropout leaves of it, from what ``MLP.forward`` left in ``cache``."""
     steps = [
         Step(
             phase="forward",
@@ -28,9 +36,11 @@ def forward_steps(
             in_overview=True,
         )
     ]
-    for k, ((a_in, z, a), layer) in enumerate(zip(cache, network.layers, strict=True), start=1):
+    for k, ((a_in, n, a), layer) in enumerate(zip(cache, network.layers, strict=True), start=1):
         is_last, i = k == len(cache), subscript(k)
-        product = f"Z{i} = {_input(k)} W{i}ᵀ + b{i}"
+        steps += dropout_step(cache, k, sample)
+        product = f"Z{i} = {input_name(cache, k)} W{i}ᵀ + b{i}"
+        z = n if is_last or not network.norms else linear_forward(a_in, layer.weight, layer.bias)
         weight = layer.weight.t()
         steps.append(
             Step(
@@ -49,16 +59,17 @@ def forward_steps(
             )
         )
         if not is_last:
+            steps += norm_steps(network, cache, k, z, sample)
             f = ACTIVATIONS[network.activation].forward
             steps.append(
                 Step(
                     phase="forward",
                     name=f"A{i}",
-                    formula=f"A{i} = {network.activation}(Z{i})",
-                    shapes=f"{shape(z)} → {shape(a)}",
+                    formula=f"A{i} = {network.activation}({_argument(network)}{i})",
+                    shapes=f"{shape(n)} → {shape(a)}",
                     value=a,
                     source=source_of(f),
-                    bytes=moved(z, a),
+                    bytes=moved(n, a),
                     numbers=first_line(f),
                     about=f"row {sample}",
                     detail=a[sample],
@@ -69,8 +80,10 @@ def forward_steps(
     return steps
 
 
-def backward_steps(network: MLP, cache: Cache, deltas: list[Tensor], sample: int) -> list[Step]:
-    """dW, db, dA and dZ, last layer to first; ``deltas`` holds the dZ of ``MLP.backward``, in layer order."""
+def backward_steps(
+    network: MLP, cache: Cache, deltas: Sequence[Tensor], norm_deltas: Sequence[Tensor], sample: int
+) -> list[Step]:
+    """dW, db, dA, dN and dZ, last layer to first; the deltas are the dZ and dN of ``MLP.backward``, in layer order."""
     steps = []
     for k in range(len(cache), 0, -1):
         layer, dz, a_in = network.layers[k - 1], deltas[k - 1], cache[k - 1][0]
@@ -79,7 +92,7 @@ def backward_steps(network: MLP, cache: Cache, deltas: list[Tensor], sample: int
             Step(
                 phase="backward",
                 name=f"dW{i}",
-                formula=f"dW{i} = dZ{i}ᵀ {_input(k)}",
+                formula=f"dW{i} = dZ{i}ᵀ {input_name(cache, k)}",
                 shapes=f"{shape(dz.t())} × {shape(a_in)} → {shape(layer.dweight)}",
                 # Copies: clipping works on the gradient in place.
                 value=layer.dweight.clone(),
@@ -99,14 +112,16 @@ def backward_steps(network: MLP, cache: Cache, deltas: list[Tensor], sample: int
         ]
         if k == 1:
             break
-        z_in, delta = cache[k - 2][1], deltas[k - 2]
+        n_in, mask, symbol = cache[k - 2][1], cache.masks[k - 1], _argument(network)
+        delta = norm_deltas[k - 2] if network.norms else deltas[k - 2]
+        read = "A" if mask is None else "D"
         da = linear_backward_input(dz, layer.weight)
         f_backward = ACTIVATIONS[network.activation].backward
         steps += [
             Step(
                 phase="backward",
-                name=f"dA{j}",
-                formula=f"dA{j} = dZ{i} W{i}",
+                name=f"d{read}{j}",
+                formula=f"d{read}{j} = dZ{i} W{i}",
                 shapes=f"{shape(dz)} × {shape(layer.weight)} → {shape(da)}",
                 value=da,
                 source=source_of(linear_backward_input),
@@ -116,23 +131,26 @@ def backward_steps(network: MLP, cache: Cache, deltas: list[Tensor], sample: int
                 detail=da[sample],
                 view="heat",
             ),
+            *([] if mask is None else [dropout_backward_step(mask, da, k - 1, sample)]),
             Step(
                 phase="backward",
-                name=f"dZ{j}",
-                formula=f"dZ{j} = dA{j} · {network.activation}′(Z{j})",
-                shapes=f"{shape(da)} · {shape(z_in)} → {shape(delta)}",
+                name=f"d{symbol}{j}",
+                formula=f"d{symbol}{j} = dA{j} · {network.activation}′({symbol}{j})",
+                shapes=f"{shape(da)} · {shape(n_in)} → {shape(delta)}",
                 value=delta,
                 source=source_of(f_backward),
-                bytes=moved(da, z_in, delta),
+                bytes=moved(da, n_in, delta),
                 numbers=first_line(f_backward),
                 about=f"row {sample}",
                 detail=delta[sample],
                 view="heat",
             ),
         ]
+        if network.norms:
+            steps += norm_backward_steps(network, cache, k - 1, delta, deltas[k - 2], sample)
     return steps
 
 
-def _input(k: int) -> str:
-    """The symbol of layer k's input."""
-    return "X" if k == 1 else f"A{subscript(k - 1)}"
+def _argument(network: MLP) -> str:
+    """The symbol of what activations read."""
+    return "N" if network.norms else "Z"

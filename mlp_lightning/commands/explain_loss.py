@@ -19,7 +19,7 @@ def loss_steps(
         reduction: the configured one.
         depth: how many layers the network has, which gives dlogits its second name.
         logits: ``(B, K)``.
-        y: targets ``(B,)``.
+        y: targets ``(B,)``, or after mixup their probabilities ``(B, K)``.
         sample: the row to show.
         classes: K names.
     """
@@ -28,7 +28,8 @@ def loss_steps(
     scale = 1.0 if reduction == "sum" else 1.0 / normalizer
     dlogits = loss.backward(cache, scale)
     own_loss, _ = loss.forward(logits[sample : sample + 1], y[sample : sample + 1])
-    formulas, target, predicted = _formulas(loss, reduction, depth), int(y[sample]), int(logits[sample].argmax())
+    formulas = _formulas(loss, reduction, depth, is_mixed=y.ndim == 2)
+    target, predicted = int(y[sample].argmax() if y.ndim == 2 else y[sample]), int(logits[sample].argmax())
 
     def row(name: str, value: Tensor, operands: tuple[Tensor, ...], numbers: str) -> Step:
         per_sample = value.ndim == 2
@@ -49,7 +50,7 @@ def loss_steps(
             in_overview=name in ("P", "E"),
         )
 
-    says = f"the sample is of class {classes[target]}, the network says {classes[predicted]}"
+    says = f"the sample is of class {_of_classes(y[sample], classes)}, the network says {classes[predicted]}"
     used: tuple[Tensor, ...]
     # What the forward pass leaves in the cache: log-probabilities, or the differences from the targets.
     if isinstance(loss, SoftmaxCrossEntropy):
@@ -82,21 +83,30 @@ def afterwards_steps(
     return steps
 
 
-def _formulas(loss: Loss, reduction: Reduction, depth: int) -> dict[str, str]:
+def _of_classes(target: Tensor, classes: tuple[str, ...]) -> str:
+    """The name of a target's class, or its probabilities one by one."""
+    if not target.ndim:
+        return classes[int(target)]
+    return " and ".join(f"{classes[k]} by {number(float(target[k]))}" for k in target.nonzero().flatten().tolist())
+
+
+def _formulas(loss: Loss, reduction: Reduction, depth: int, *, is_mixed: bool) -> dict[str, str]:
     """Right-hand sides by name, and under ``divisor`` what the mean divides by."""
     is_mean, dz = reduction == "mean", f"dZ{subscript(depth)}"
+    # Mixup's targets are the rows of a matrix Y already.
+    y = "Y" if is_mixed else "onehot(y)"
     if not isinstance(loss, SoftmaxCrossEntropy):
         front, factor = ("1/(B·K) · ", "2/(B·K)") if is_mean else ("", "2")
-        return {"E": "logits − onehot(y)", "L": f"{front}Σ E²", "dlogits": f"{dz} = {factor} · E", "divisor": "B·K"}
+        return {"E": f"logits − {y}", "L": f"{front}Σ E²", "dlogits": f"{dz} = {factor} · E", "divisor": "B·K"}
     weighted, epsilon = loss.class_weights is not None, loss.label_smoothing
     value, gradient = "Σᵢ log P[i, yᵢ]", "softmax(logits) − onehot(y)"
-    if weighted or epsilon:
+    if weighted or epsilon or is_mixed:
         share = number(epsilon)
-        q = f"Q = (1 − {share}) · onehot(y) + {share}/K" if epsilon else "Q = onehot(y)"
+        q = f"Q = (1 − {share}) · {y} + {share}/K" if epsilon else f"Q = {y}"
         value, gradient = f"Σᵢⱼ Q[i, j] log P[i, j],  {q}", "softmax(logits) − Q"
         if weighted:
             value, gradient = f"Σᵢⱼ w[j] Q[i, j] log P[i, j],  {q}", "(Σⱼ w[j] Q[·, j]) · softmax(logits) − w · Q"
-    divisor = "Σᵢ w[yᵢ]" if weighted else "B"
+    divisor = ("Σᵢⱼ w[j] Y[i, j]" if is_mixed else "Σᵢ w[yᵢ]") if weighted else "B"
     return {
         "P": "softmax(logits)",
         "L": f"−1/{divisor} · {value}" if is_mean else f"−{value}",

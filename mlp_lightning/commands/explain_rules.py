@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.commands.explain_step import number
-from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, RMSprop, UpdateRule
+from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, Muon, NAdam, RMSprop, UpdateRule
+from mlp_lightning.optim.muon import ADAM_RMS, COEFFICIENTS, matrices
+from mlp_lightning.optim.nadam import momentum_at
 
 State = dict[str, Any]
 
@@ -28,17 +30,25 @@ def rule_rows(optimizer: torch.optim.Optimizer, theta: Tensor, gradient: Tensor)
     group = {
         name: number(value) if isinstance(value, float) else value for name, value in optimizer.param_groups[0].items()
     }
-    decay, rows, g = optimizer.param_groups[0].get("weight_decay", 0.0), [], gradient
-    if decay and isinstance(optimizer, AdamW):
-        shrunk = theta * (1 - optimizer.param_groups[0]["lr"] * decay)
-        numbers = f"θ ← (1 − {group['lr']} · {group['weight_decay']}) θ"
-        rows.append(Row("θ", "θ ← (1 − η λ) θ", numbers, shrunk, (theta,)))
+    options = optimizer.param_groups[0]
+    decay, rows, g = options.get("weight_decay", 0.0), [], gradient
+    spared = "" if options.get("decay_biases", True) else ",  in the weights alone"
+    if decay and (isinstance(optimizer, AdamW | Muon) or options.get("decoupled_weight_decay")):
+        shrunk = theta.clone()
+        optimizer.decaying(shrunk, options).mul_(1 - options["lr"] * decay)
+        numbers = f"θ ← (1 − {group['lr']} · {group['weight_decay']}) θ{spared}"
+        rows.append(Row("θ", f"θ ← (1 − η λ) θ{spared}", numbers, shrunk, (theta,)))
         theta = shrunk
     elif decay:
         # A copy, since the rule keeps its own in scratch memory.
-        g = optimizer.decayed(gradient, theta, decay).clone()
-        rows.append(Row("g", "g ← g + λ θ", f"g ← g + {group['weight_decay']} · θ", g, (gradient, theta)))
+        g = optimizer.decayed(gradient, theta, options).clone()
+        numbers = f"g ← g + {group['weight_decay']} · θ{spared}"
+        rows.append(Row("g", f"g ← g + λ θ{spared}", numbers, g, (gradient, theta)))
     state: State = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    if isinstance(optimizer, Muon):
+        return rows + _muon(optimizer, group, state, theta, g)
+    if isinstance(optimizer, NAdam):
+        return rows + _nadam(group, options, state, theta, g)
     return rows + _RULES[type(optimizer)](group, state, theta, g)
 
 
@@ -67,6 +77,49 @@ def _adam(group: dict[str, Any], state: State, theta: Tensor, g: Tensor) -> list
     formula = "θ ← θ − η m̂ / (√v̂ + ε),  m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)"
     numbers = f"t = {t}:  θ ← θ − {lr} · m / (1 − {beta1}) / (√(v / (1 − {beta2})) + {group['eps']})"
     return [*rows, Row("θ", formula, numbers, None, (theta, m, v))]
+
+
+def _nadam(group: dict[str, Any], options: dict[str, Any], state: State, theta: Tensor, g: Tensor) -> list[Row]:
+    lr, beta2, t = group["lr"], group["beta2"], state["step"]
+    m, v = state["first_moment"], state["second_moment"]
+    mu, mu_next = (number(momentum_at(step, options)) for step in (t, t + 1))
+    formula = (
+        "θ ← θ − η m̂ / (√v̂ + ε),  m̂ = μₜ₊₁ m / (1 − μ₁ ⋯ μₜ₊₁) + (1 − μₜ) g / (1 − μ₁ ⋯ μₜ),  "
+        "v̂ = v / (1 − β₂ᵗ),  μₜ = β₁ (1 − ½ · 0.96^(t ψ))"
+    )
+    m_hat = f"({mu_next} · m / (1 − {mu} · {mu_next}) + (1 − {mu}) · g / (1 − {mu}))"
+    numbers = f"t = {t}:  θ ← θ − {lr} · {m_hat} / (√(v / (1 − {beta2})) + {group['eps']})"
+    return [
+        _average("m", "β₁", group["beta1"], "g", m, g),
+        _average("v", "β₂", beta2, "g²", v, g),
+        Row("θ", formula, numbers, None, (theta, g, m, v)),
+    ]
+
+
+def _muon(optimizer: Muon, group: dict[str, Any], state: State, theta: Tensor, g: Tensor) -> list[Row]:
+    lr, mu, numel, options = group["lr"], group["momentum"], group["weight_numel"], optimizer.param_groups[0]
+    b, dweights = state["momentum_buffer"], g[: group["weight_numel"]]
+    # Copies of U and O, since the rule keeps its own in scratch memory.
+    rows = [_average("B", "μ", mu, "G", b, dweights)]
+    if group["nesterov"]:
+        u = optimizer.looking_ahead(b, g, options).clone()
+        rows.append(Row("U", "U = (1 − μ) G + μ B", f"U = (1 − {mu}) · G + {mu} · B", u, (dweights, b)))
+    else:
+        u = b
+        rows.append(Row("U", "U = B", "", u, (b,)))
+    steps = group["ns_steps"]
+    o = torch.cat([optimizer.orthogonalized(matrix, steps).clone().flatten() for matrix in matrices(u, options)])
+    formula = "O = p(p(…p(U / ‖U‖)…)),  p(X) = a X + b X Xᵀ X + c (X Xᵀ)² X,  for each weight matrix"
+    a_b_c = ", ".join(map(number, COEFFICIENTS))
+    rows.append(Row("O", formula, f"p {steps} times, with a, b, c = {a_b_c}", o, (u,)))
+    rest = []
+    if "first_moment" in state:
+        adam = _adam({**group, "amsgrad": False}, state, theta[numel:], g[numel:])
+        rest = [row._replace(formula=f"{row.formula},  for all but W") for row in adam[:-1]]
+    widest = ", ".join(str(max(shape)) for shape in group["weight_shapes"])
+    numbers = f"W ← W − {number(ADAM_RMS)} · √n · {lr} · O,  n = {widest};  all other θ take Adam's step with {lr}"
+    formula = "W ← W − 0.2 √max(H, D) η O,  θ ← θ − η m̂ / (√v̂ + ε) for all but W"
+    return [*rows, *rest, Row("θ", formula, numbers, None, (theta, o))]
 
 
 def _rmsprop(group: dict[str, Any], state: State, theta: Tensor, g: Tensor) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Phase = Literal["forward", "loss", "backward", "update", "afterwards"]
+Phase = Literal["forward", "loss", "backward", "adversary", "update", "afterwards"]
 View = Literal["none", "image", "heat", "bars"]
 
 # Up to so many entries are shown one by one.

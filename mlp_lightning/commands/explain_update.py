@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlp_lightning.commands.explain_average import average_steps
+from mlp_lightning.commands.explain_constraints import constraint_steps
 from mlp_lightning.commands.explain_rules import rule_rows
 from mlp_lightning.commands.explain_step import Step, moved, number, shape, source_of, subscript
 from mlp_lightning.nn import MLP
@@ -28,21 +30,26 @@ def update_steps(
     Args:
         network: takes the step.
         optimizer: on ``network.flat``, without state.
-        options: the module's: clip_norm, clip_value, lr, schedule, warmup_epochs.
+        options: the module's: clip_norm, clip_value, lr, schedule, warmup_epochs, l1, max_norm.
         lr_factor: the schedule's value at this step.
         image_shape: (height, width) if a row of the first weight matrix is an image.
     """
     depth = len(network.layers)
     last, gradient = subscript(depth), network.flat_grad
     # Copies: clipping and the rule work in place.
-    before = [(layer.weight.clone(), layer.bias.clone()) for layer in network.layers]
+    before = [value.clone() for _, _, value in _parameters(network)]
+    old_weight = network.layers[-1].weight.clone()
     theta = network.flat.detach().clone()
-    blocks = f"(dW₁, …, dW{last}, db₁, …, db{last})" if depth > 1 else "(dW₁, db₁)"
+    blocks = f"dW₁, …, dW{last}, db₁, …, db{last}" if depth > 1 else "dW₁, db₁"
+    if network.norms:
+        blocks += (
+            ", dγ₁, dβ₁" if depth == 2 else f", dγ₁, …, dγ{subscript(depth - 1)}, dβ₁, …, dβ{subscript(depth - 1)}"
+        )
     steps = [
         Step(
             phase="update",
             name="g",
-            formula=f"g = {blocks}, the gradient of θ, all in one",
+            formula=f"g = ({blocks}), the gradient of θ, all in one",
             shapes=shape(gradient),
             value=gradient.clone(),
             source=source_of(MLP),
@@ -81,7 +88,9 @@ def update_steps(
                 numbers=row.numbers,
             )
         )
-    return [*steps, _one_weight(network, before[-1][0], depth), *_changes(network, before, image_shape)]
+    steps += constraint_steps(network, lr, options["l1"], options["max_norm"])
+    steps += average_steps(network.flat.detach(), theta, options)
+    return [*steps, _one_weight(network, old_weight, depth), *_changes(network, before, image_shape)]
 
 
 def _clipping(gradient: Tensor, clip_norm: float | None, clip_value: float | None) -> list[Step]:
@@ -138,32 +147,40 @@ def _one_weight(network: MLP, old: Tensor, depth: int) -> Step:
     )
 
 
-def _changes(network: MLP, before: list[tuple[Tensor, Tensor]], image_shape: tuple[int, int] | None) -> list[Step]:
-    """ΔW and Δb of every layer."""
+def _parameters(network: MLP) -> list[tuple[str, int, Tensor]]:
+    """Symbol, number and value of each layer's W and b, and of each norm's γ and β."""
+    found = []
+    for k, layer in enumerate(network.layers, start=1):
+        found += [("W", k, layer.weight), ("b", k, layer.bias)]
+        if k <= len(network.norms):
+            found += [("γ", k, network.norms[k - 1].gamma), ("β", k, network.norms[k - 1].beta)]
+    return found
+
+
+def _changes(network: MLP, before: list[Tensor], image_shape: tuple[int, int] | None) -> list[Step]:
+    """ΔW and Δb of every layer, Δγ and Δβ of every norm."""
     steps = []
-    for k, (layer, (weight, bias)) in enumerate(zip(network.layers, before, strict=True), start=1):
-        i = subscript(k)
-        for symbol, new, old in (("W", layer.weight, weight), ("b", layer.bias, bias)):
-            change = new - old
-            size, length = (float(torch.linalg.vector_norm(tensor)) for tensor in (old, change))
-            ratio = f"‖Δ{symbol}{i}‖ / ‖{symbol}{i}‖ = {number(length / size)}" if size else ""
-            detail, about = (change if symbol == "W" else None), ""
-            if symbol == "W" and k == 1 and image_shape is not None:
-                most = torch.linalg.vector_norm(change, dim=1).topk(min(UNITS_SHOWN, len(change))).indices
-                detail = change[most].view(-1, *image_shape)
-                about = f"the {len(most)} units that changed most"
-            steps.append(
-                Step(
-                    phase="update",
-                    name=f"Δ{symbol}{i}",
-                    formula=f"Δ{symbol}{i} = {symbol}{i}(t + 1) − {symbol}{i}(t)",
-                    shapes=f"{shape(new)} − {shape(old)} → {shape(change)}",
-                    value=change,
-                    source=source_of(MLP),
-                    numbers=ratio,
-                    about=about,
-                    detail=detail,
-                    view="heat" if symbol == "W" else "none",
-                )
+    for (symbol, k, new), old in zip(_parameters(network), before, strict=True):
+        i, change = subscript(k), new - old
+        size, length = (float(torch.linalg.vector_norm(tensor)) for tensor in (old, change))
+        ratio = f"‖Δ{symbol}{i}‖ / ‖{symbol}{i}‖ = {number(length / size)}" if size else ""
+        detail, about = (change if symbol == "W" else None), ""
+        if symbol == "W" and k == 1 and image_shape is not None:
+            most = torch.linalg.vector_norm(change, dim=1).topk(min(UNITS_SHOWN, len(change))).indices
+            detail = change[most].view(-1, *image_shape)
+            about = f"the {len(most)} units that changed most"
+        steps.append(
+            Step(
+                phase="update",
+                name=f"Δ{symbol}{i}",
+                formula=f"Δ{symbol}{i} = {symbol}{i}(t + 1) − {symbol}{i}(t)",
+                shapes=f"{shape(new)} − {shape(old)} → {shape(change)}",
+                value=change,
+                source=source_of(MLP),
+                numbers=ratio,
+                about=about,
+                detail=detail,
+                view="heat" if symbol == "W" else "none",
             )
+        )
     return steps

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
+from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.data.loader import Batches
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.checkpoint import read_checkpoint
 from mlp_lightning.training.module import MLPModule
 
 

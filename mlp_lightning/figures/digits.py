@@ -1,4 +1,4 @@
-"""Digits with their labels, and the digits that the network got wrong."""
+"""Digits with their labels, with what the network says of them, and those that it got wrong."""
 
 import math
 from collections.abc import Sequence
@@ -73,6 +73,39 @@ def mistakes_figure(
         [(rights[i], RIGHT), ("→", MUTED), (wrongs[i], WRONG), (f"({100 * certainty[i]:.1f} %)", MUTED)] for i in worst
     ]
     return _grid(pictures[worst], captions, title, "no mistakes")
+
+
+def predictions_figure(
+    images: ArrayLike,
+    predictions: Sequence[str],
+    probabilities: ArrayLike,
+    labels: Sequence[str | None],
+    title: str,
+) -> Figure:
+    """A grid of images, each captioned with its predicted class and the probability of it.
+
+    Args:
+        images: (N, H, W) grey or (N, H, W, 3) colour, in [0, 1].
+        predictions: N names of classes.
+        probabilities: (N,) in [0, 1].
+        labels: N names of the true classes, which colour the captions; None where one is not known.
+        title: the title.
+
+    Raises:
+        ValueError: a wrong shape.
+    """
+    pictures = _checked_images(images)
+    shares = np.asarray(probabilities)
+    if not len(pictures) == len(predictions) == len(labels) or shares.shape != (len(pictures),):
+        raise ValueError(
+            f"there must be a prediction, a probability and a label for each of {len(pictures)} images, "
+            f"got {len(predictions)}, {shares.shape} and {len(labels)}"
+        )
+    captions = []
+    for prediction, share, label in zip(predictions, shares, labels, strict=True):
+        colour = INK if label is None else RIGHT if label == prediction else WRONG
+        captions.append([(prediction, colour), (f"{100 * share:.1f} %", MUTED)])
+    return _grid(pictures, captions, title, "no pictures")
 
 
 def _grid(pictures: NDArray, captions: list[list[tuple[str, str]]], title: str, nothing: str) -> Figure:

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside their target, synced, then renamed; read as data only."""
+"""Checkpoints that are whole or not there: written beside their target, synced, then renamed."""
 
 from pathlib import Path
 from typing import Any
@@ -31,26 +31,3 @@ def checkpoint_callbacks() -> tuple[ModelCheckpoint, ModelCheckpoint]:
     # Not ``save_last`` of the other: Lightning 2.6 writes that only when the epoch is the best so far.
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True)
     return best, last
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read one of this project's checkpoints on the CPU, without running any code in it.
-
-    Raises:
-        UserError: no such file, or one that is broken, carries code or comes from elsewhere.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"--ckpt_path: there is no file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise UserError(f"--ckpt_path: {path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # torch raises whatever the broken byte happened to mean
-        raise UserError(
-            f"--ckpt_path: {path} is not a readable checkpoint: it is damaged, or carries code, which is never run"
-        ) from error
-    known = checkpoint if isinstance(checkpoint, dict) else {}
-    missing = [key for key in ("state_dict", "hyper_parameters", "sizes", "history", "window") if key not in known]
-    if missing:
-        raise UserError(f"--ckpt_path: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
-    return known

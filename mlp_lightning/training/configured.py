@@ -1,22 +1,35 @@
 """What the options make: a module with its loss, network, update rule and schedule, which does not train yet."""
 
+import copy
+import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from mlp_lightning.data.classes import balanced_weights
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
+from mlp_lightning.nn.dropout import Dropout
+from mlp_lightning.nn.norm import NormName
+from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation
 from mlp_lightning.training.recipe import (
+    ADVERSARY_OPTIONS,
+    AVERAGING_OPTIONS,
     OPTIMIZER_OPTIONS,
     SCHEDULE_OPTIONS,
+    AveragingName,
     OptimizerName,
     ScheduleName,
+    make_adversary,
+    make_averaging,
+    make_dropout,
     make_loss,
     make_optimizer,
     make_schedule,
@@ -45,22 +58,31 @@ class ConfiguredModule(pl.LightningModule):
         hidden: Widths of the hidden layers; input and output follow from the data.
         activation: Activation of the hidden layers.
         init: Initialiser of weights and biases.
+        norm: Normalisation before the activation of every hidden layer: ``batch``, over the samples of the minibatch,
+            of which evaluation uses running statistics, or ``layer``, over the units of each sample.
+        dropout: Probability to drop an activation of a hidden layer while training, in [0, 1).
+        input_dropout: Probability to drop an entry of the input while training, in [0, 1).
         loss: ``cross_entropy`` (softmax included) or ``mse`` (squared error against one-hot targets).
         reduction: Whether a minibatch's gradient is the ``mean`` or the ``sum`` of its samples' gradients.
         label_smoothing: Share of each target spread over all classes, in [0, 1); for cross_entropy.
-        class_weights: One positive weight for each class; for cross_entropy.
+        class_weights: For cross_entropy: one positive weight for each class, in a list, or ``balanced`` for
+            n / (K n_k) with n_k of the n training samples in class k, of K.
         optimizer: Update rule.
         lr: Learning rate, at least 0; the schedule multiplies it.
-        momentum: For sgd and rmsprop, at least 0.
+        momentum: For sgd, muon and rmsprop, in [0, 1).
         dampening: For sgd.
-        nesterov: For sgd.
-        weight_decay: For all but adam_norm; decoupled in adamw, added to the gradient elsewhere.
-        beta1: For adam, adamw and adam_norm, in [0, 1).
-        beta2: For adam, adamw and adam_norm, in [0, 1).
+        nesterov: For sgd and muon.
+        weight_decay: For all but adam_norm; decoupled in adamw and muon, added to the gradient elsewhere.
+        decay_biases: Whether ``weight_decay`` acts on biases too (default true), or on weight matrices alone.
+        beta1: For adam, adamw, nadam, adam_norm and the biases of muon, in [0, 1).
+        beta2: Likewise.
         eps: For all but sgd.
         amsgrad: For adam and adamw.
         alpha: For rmsprop, in [0, 1).
         centered: For rmsprop.
+        momentum_decay: For nadam: how fast its momentum grows from half of beta1 to beta1, at least 0 (default 0.004).
+        decoupled_weight_decay: For nadam: whether its ``weight_decay`` is decoupled (default false).
+        ns_steps: For muon: Newton-Schulz iterations that make a step orthogonal, 1 to 99 (default 5).
         schedule: How the learning rate changes over the training.
         warmup_epochs: Epochs of linear rise before the schedule; fractions count.
         step_epochs: For schedule step: epochs between two drops (default 5).
@@ -69,6 +91,19 @@ class ConfiguredModule(pl.LightningModule):
         pct_start: For schedule one_cycle: share of the rise (default 0.3).
         clip_norm: Largest Euclidean norm of the whole gradient; null for none.
         clip_value: Largest absolute value of each entry of the gradient; null for none.
+        l1: Strength λ of the L1 penalty λ Σ|w| on all weights, biases excepted: after each step every weight moves
+            towards 0 by lr · λ, and stops there; at least 0.
+        max_norm: Largest Euclidean norm of each unit's incoming weights, restored after each step; null for none.
+        averaging: Average of the weights to validate, test and predict with, the raw weights beside it: ``ema``, an
+            exponential moving average, or ``swa``, the mean over the last part of the training.
+        ema_decay: For averaging ema: how much of the average one step keeps, in [0, 1) (default 0.999).
+        swa_start: For averaging swa: the share of the training before its mean begins, in [0, 1) (default 0.75).
+        vat: Weight λ of virtual adversarial training, which adds λ KL(p(x) ‖ p(x + r)) to the loss of each sample, r
+            the small step in the input that changes the output most; at least 0, which leaves it out.
+        vat_eps: For vat: Euclidean length of r, in the units of the inputs (default 2).
+        vat_xi: For vat: length of the trial step that r is found with (default 1e-6, 1e-2, 0.1 or 0.3 by the dtype of
+            the matrix products: 64 bits, 32 bits, float16, bfloat16).
+        vat_iterations: For vat: trial steps, each of a forward and a backward pass (default 1).
         seed: Seed of the initial weights; the command line sets it to ``seed_everything``.
     """
 
@@ -77,22 +112,29 @@ class ConfiguredModule(pl.LightningModule):
         hidden: list[int] = [500, 250, 100],  # noqa: B006 (the command line shows it as the default)
         activation: ActivationName = "relu",
         init: InitName = "he_normal",
+        norm: NormName = "none",
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
         loss: Literal["cross_entropy", "mse"] = "cross_entropy",
         reduction: Literal["mean", "sum"] = "mean",
         label_smoothing: float = 0.0,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         optimizer: OptimizerName = "adam",
         lr: float = 0.001,
         momentum: float | None = None,
         dampening: float | None = None,
         nesterov: bool | None = None,
         weight_decay: float | None = None,
+        decay_biases: bool | None = None,
         beta1: float | None = None,
         beta2: float | None = None,
         eps: float | None = None,
         amsgrad: bool | None = None,
         alpha: float | None = None,
         centered: bool | None = None,
+        momentum_decay: float | None = None,
+        decoupled_weight_decay: bool | None = None,
+        ns_steps: int | None = None,
         schedule: ScheduleName = "constant",
         warmup_epochs: float = 0.0,
         step_epochs: float | None = None,
@@ -101,6 +143,15 @@ class ConfiguredModule(pl.LightningModule):
         pct_start: float | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        l1: float = 0.0,
+        max_norm: float | None = None,
+        averaging: AveragingName = "none",
+        ema_decay: float | None = None,
+        swa_start: float | None = None,
+        vat: float = 0.0,
+        vat_eps: float | None = None,
+        vat_xi: float | None = None,
+        vat_iterations: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -109,16 +160,27 @@ class ConfiguredModule(pl.LightningModule):
         for width in hidden:
             if width < 1:
                 raise UserError(f"model.hidden: got {hidden}, every width must be at least 1")
-        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        for name, p in (("dropout", dropout), ("input_dropout", input_dropout)):
+            if not 0 <= p < 1:
+                raise UserError(f"model.{name}: got {p}, must be in [0, 1)")
+        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value), ("max_norm", max_norm)):
             if limit is not None and not (limit > 0 and math.isfinite(limit)):
                 raise UserError(f"model.{name}: got {limit}, must be above zero and finite")
+        if not 0 <= l1 < math.inf:
+            raise UserError(f"model.l1: got {l1}, must be zero or more and finite")
         self.optimizer_options = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS}
         self.schedule_options = {name: self.hparams[name] for name in SCHEDULE_OPTIONS}
+        self.averaging_options = {name: self.hparams[name] for name in AVERAGING_OPTIONS}
+        self.adversary_options = {name: self.hparams[name] for name in ADVERSARY_OPTIONS}
         # Wrong settings are found before any data is loaded.
-        make_optimizer(torch.zeros(1), 1, optimizer, lr, self.optimizer_options)
+        make_adversary(MLP([1, 1]), vat, self.adversary_options, loss=loss)
+        make_optimizer(torch.zeros(1), [(1, 1)], optimizer, lr, self.optimizer_options)
         self.make_schedule(steps_per_epoch=1, total_steps=10**9)
+        make_averaging(averaging, self.averaging_options, total_steps=10**9)
         # The sum, always: the mean's scale goes in as ``dloss``, since a minibatch may be spread over devices.
-        self.loss = make_loss(loss, "sum", label_smoothing=label_smoothing, class_weights=class_weights)
+        self.weigh(None if class_weights == "balanced" else class_weights)
+        if class_weights == "balanced" and loss != "cross_entropy":
+            raise UserError(f"model.class_weights: got balanced, but loss {loss} does not take it")
         self.curves = Curves()
         self.results: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}
@@ -127,23 +189,72 @@ class ConfiguredModule(pl.LightningModule):
         """Build the network, whose input and output widths follow from the data."""
         # Without a trainer it is ``load_from_checkpoint`` that asks: the checkpoint will tell the widths.
         if not hasattr(self, "network") and self._trainer is not None:
-            data = self.trainer.datamodule.data  # type: ignore[attr-defined]
+            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = datamodule.data
+            if self.trainer.state.fn == "fit":
+                self.check_batch_size(datamodule.batch_size)
+            # A test of files alone has none that train: the checkpoint brings the weights.
+            if self.hparams["class_weights"] == "balanced" and len(data.train_y):
+                self.weigh(balanced_weights(datamodule.part_counts["train"], data.class_names))
             self._build((data.n_features, *self.hparams["hidden"], data.n_classes))
 
+    @property
+    def step_options(self) -> dict[str, Any]:
+        """The options as numbers: balanced class weights follow from the data."""
+        return {**self.hparams, "class_weights": self.class_weights}
+
+    def weigh(self, class_weights: list[float] | None) -> None:
+        """Make the loss, with one weight for each class."""
+        self.class_weights = class_weights
+        self.loss = make_loss(
+            self.hparams["loss"], "sum", label_smoothing=self.hparams["label_smoothing"], class_weights=class_weights
+        )
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse minibatches that give batch norm nothing to go by; raises UserError."""
+        if self.hparams["norm"] == "batch" and batch_size == 1:
+            raise UserError("data.batch_size: got 1, must be at least 2 for model.norm batch")
+
     def _build(self, sizes: tuple[int, ...]) -> None:
-        weights = self.hparams["class_weights"]
+        weights = self.class_weights
         if weights is not None and len(weights) != sizes[-1]:
             raise UserError(f"model.class_weights: got {len(weights)} weights, must be {sizes[-1]}, one for each class")
         generator = torch.Generator().manual_seed(self.hparams["seed"])
-        self.network = MLP(sizes, self.hparams["activation"], self.hparams["init"], generator=generator)
-        self.val_sums = Evaluation(sizes[-1])
-        self.test_sums = Evaluation(sizes[-1])
+        self.train_from(
+            MLP(
+                sizes,
+                self.hparams["activation"],
+                self.hparams["init"],
+                norm=self.hparams["norm"],
+                generator=generator,
+            )
+        )
+        self.val_sums, self.test_sums, self.raw_sums, self.deformed_sums = (Evaluation(sizes[-1]) for _ in range(4))
+
+    def train_from(self, network: MLP) -> None:
+        """Take a network to train, and a copy of it for the average of its weights if there shall be one."""
+        self.network = network
+        if self.hparams["averaging"] != "none":
+            self.averaged_network = copy.deepcopy(network)
+
+    @property
+    def evaluated_network(self) -> MLP:
+        """The network that validates, tests and predicts: that of the averaged weights, where they are averaged."""
+        return self.network if self.hparams["averaging"] == "none" else self.averaged_network
+
+    def make_dropout(self, dtype: torch.dtype | None = None) -> Dropout | None:
+        """What draws the masks of each step, in the dtype of the products or the parameter's; None for no dropout."""
+        return make_dropout(self.network, self.hparams, dtype or self.network.flat.dtype)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The update rule on the one flat parameter."""
-        network = self.network
+        return self.make_optimizer(self.network)
+
+    def make_optimizer(self, network: MLP) -> torch.optim.Optimizer:
+        """The update rule on a network."""
+        shapes = [(fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(network.sizes)]
         rule, lr = self.hparams["optimizer"], self.hparams["lr"]
-        return make_optimizer(network.flat, network.weight_numel, rule, lr, self.optimizer_options)
+        return make_optimizer(network.flat, shapes, rule, lr, self.optimizer_options)
 
     def make_schedule(self, steps_per_epoch: int, total_steps: float) -> Schedule:
         """The multiplier of the learning rate for a training of that length."""
@@ -154,3 +265,12 @@ class ConfiguredModule(pl.LightningModule):
             steps_per_epoch=steps_per_epoch,
             total_steps=total_steps,
         )
+
+    def make_adversary(self, dtype_of_products: torch.dtype | None = None) -> VirtualAdversary | None:
+        """What adds the term of virtual adversarial training; None for none."""
+        vat, loss = self.hparams["vat"], self.hparams["loss"]
+        return make_adversary(self.network, vat, self.adversary_options, loss=loss, dtype_of_products=dtype_of_products)
+
+    def make_averaging(self, total_steps: float) -> Averaging | None:
+        """The share of the newest weights in their average for a training of that length; None for no average."""
+        return make_averaging(self.hparams["averaging"], self.averaging_options, total_steps=total_steps)

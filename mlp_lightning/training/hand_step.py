@@ -5,10 +5,16 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import MLP
+from mlp_lightning.nn.draws import Draws
+from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.losses import Loss
+from mlp_lightning.nn.training_pass import TrainingPass
+from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.nn.workspace import Workspace
-from mlp_lightning.optim import SGD
+from mlp_lightning.optim import SGD, Muon
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
+from mlp_lightning.optim.l1 import soft_threshold_
+from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.strategy import sum_over_ranks
 
 
@@ -16,7 +22,8 @@ class HandStep:
     """The steps of one training, on one process's share of each minibatch.
 
     Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.update_layer``),
-    where nothing needs the whole gradient first: no clipping, no other process, no mixed precision.
+    where nothing needs the whole gradient first: no clipping, no other process, no mixed precision, no norm with
+    parameters of its own.
     ``samples_seen`` counts the samples of all processes.
 
     Args:
@@ -26,10 +33,15 @@ class HandStep:
         reduction: ``"mean"`` or ``"sum"`` of the whole minibatch.
         clip_norm: largest Euclidean norm of the gradient; None for none.
         clip_value: largest absolute value of its entries; None for none.
+        l1: λ of the penalty λ Σ|w| on all weights; 0 for none.
+        max_norm: largest Euclidean norm of a row of each weight matrix; None for none.
         world_size: number of processes that share each minibatch.
         dtype_of_products: None for the parameter's.
         scaler: for float16, whose range small deltas would fall below: the scale of the deltas, taken out of the
             gradient again, or a step left out where the gradient overflowed. None for no scaling.
+        dropout: makes the masks of each step; None for no dropout.
+        adversary: adds the term of virtual adversarial training; None for none.
+        seed: of its random directions.
     """
 
     def __init__(
@@ -41,9 +53,14 @@ class HandStep:
         reduction: str,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        l1: float = 0.0,
+        max_norm: float | None = None,
         world_size: int = 1,
         dtype_of_products: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        dropout: Dropout | None = None,
+        adversary: VirtualAdversary | None = None,
+        seed: int = 0,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -51,34 +68,58 @@ class HandStep:
         self.reduction = reduction
         self.clip_norm = clip_norm
         self.clip_value = clip_value
+        self.l1 = l1
+        self.max_norm = max_norm
         self.world_size = world_size
         self.scaler = scaler
+        self.dropout = dropout
+        self.adversary = adversary
+        self._draws = Draws(seed, "vat", network.flat.device)
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
         (self._group,) = rule.param_groups
+        if isinstance(rule, Muon):
+            rule.dtype_of_products = dtype_of_products
+        if l1:
+            with torch.inference_mode(False):
+                self._memory = torch.empty_like(network.flat.detach()[: network.weight_numel])
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
-        self.adds_to_weights = is_plain and not (clips or world_size > 1 or self.workspace.is_mixed)
+        needs_gradient = clips or world_size > 1 or self.workspace.is_mixed or bool(network.norms)
+        self.adds_to_weights = is_plain and not needs_gradient
 
-    def __call__(self, batch: Batch, lr: float, *, keep_gradient: bool = True) -> tuple[Tensor, float | Tensor]:
+    def __call__(
+        self, batch: Batch, lr: float, *, step: int = 0, keep_gradient: bool = True
+    ) -> tuple[Tensor, float | Tensor]:
         """Make one step.
 
         Args:
             batch: this process's share; it may be empty where there are others.
             lr: the learning rate of this step.
+            step: its number, counted from 0, which random numbers follow from.
             keep_gradient: whether ``network.flat_grad`` must hold the gradient afterwards, though the update does
                 without; it never changes the update.
 
         Returns:
-            The share's summed loss before the step, 0-dim, and what its mean divides by.
+            The share's summed loss before the step, 0-dim, and what its mean divides by. An adversary keeps its own.
         """
         self._group["lr"] = lr
         self.samples_seen += batch.size
         workspace, loss = self.workspace, self.loss
-        logits = workspace.forward(batch.x)
-        loss_sum, cache = loss.forward(logits, batch.y)
-        normalizer = loss.normalizer(logits, batch.y)
-        deltas = workspace.backward(loss.backward(cache, self._dloss(normalizer, logits)))
+        training = self._training_pass(batch, step)
+        logits = workspace.forward(batch.x, training)
+        workspace.follow()
+        targets = batch.targets(logits.shape[1], logits.dtype)
+        loss_sum, cache = loss.forward(logits, targets)
+        normalizer = loss.normalizer(logits, targets)
+        dlogits = loss.backward(cache, self._dloss(normalizer, logits))
+        if self.adversary is None:
+            deltas = workspace.backward(dlogits)
+        else:
+            self._draws.start(step, len(batch.x), batch.first, batch.size)
+            d = self._draws.normal(batch.x.shape[1])
+            self.adversary.forward(batch.x, logits, d, training)
+            deltas = self.adversary.backward(workspace, dlogits, self._scale(batch.size, logits))
         if self.adds_to_weights:
             assert isinstance(self.rule, SGD)
             layers = workspace.layers
@@ -86,19 +127,26 @@ class HandStep:
                 if keep_gradient:
                     workspace.write_gradient(k, dz, a)
                 self.rule.update_layer(layers[k].weight, layers[k].bias, dz, a, self._group)
+            self._constrain()
         else:
             for k, dz, a in deltas:
                 workspace.write_gradient(k, dz, a)
             self._update(sum_over_ranks(self.network.flat_grad))
         return loss_sum, normalizer
 
+    def _training_pass(self, batch: Batch, step: int) -> TrainingPass:
+        masks = self.dropout.masks(step, len(batch.x), batch.first, batch.size) if self.dropout is not None else ()
+        return TrainingPass(batch.size, masks, sum_over_ranks)
+
     def _dloss(self, normalizer: float | Tensor, logits: Tensor) -> float | Tensor:
         """1 for the sum; for the mean 1 over the normalizer of the whole minibatch, which all processes share."""
-        dloss: float | Tensor = 1.0
-        if self.reduction == "mean":
-            if self.world_size > 1:
-                normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=logits.device).clone())
-            dloss = 1.0 / normalizer
+        if self.reduction == "mean" and self.world_size > 1:
+            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=logits.device).clone())
+        return self._scale(normalizer, logits)
+
+    def _scale(self, normalizer: float | Tensor, logits: Tensor) -> float | Tensor:
+        """``_dloss`` of a normalizer that is the whole minibatch's already."""
+        dloss = 1.0 / normalizer if self.reduction == "mean" else 1.0
         return dloss if self.scaler is None else self.scaler.scale(logits.new_ones(())) * dloss
 
     def _update(self, gradient: Tensor) -> None:
@@ -112,6 +160,19 @@ class HandStep:
             clip_value_(gradient, self.clip_value)
         if self.scaler is None:
             self.rule.step()
+            self._constrain()
         else:
+            # The scaler leaves a step out where the gradient overflowed; what follows a step is left out with it.
+            hook = self.rule.register_step_post_hook(lambda *_: self._constrain())
             self.scaler.step(self.rule)
+            hook.remove()
             self.scaler.update()
+
+    def _constrain(self) -> None:
+        """What holds of the weights after every step: first the penalty's zeros, then the rows' lengths."""
+        if self.l1:
+            weights = self.network.flat.detach()[: self.network.weight_numel]
+            soft_threshold_(weights, self._group["lr"] * self.l1, self._memory)
+        if self.max_norm is not None:
+            for layer in self.network.layers:
+                max_norm_(layer.weight, self.max_norm)

@@ -21,6 +21,7 @@ from mlp_lightning.nn.diagnostics import (
     saturated_share,
 )
 from mlp_lightning.nn.losses import Loss
+from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.run_folder import tensorboard
 from mlp_lightning.training.symptoms import Figures, Symptoms
@@ -39,14 +40,19 @@ class Health(pl.Callback):
       gradients. These belong to single samples, before any clipping, so neither batch size nor reduction scales them.
       (With class weights and reduction mean a sample counts by its weight over the minibatch's mean weight.)
     - ``dead/layer k`` and, for sigmoid and tanh, ``saturated/layer k``, of the hidden layers.
+    - with ``model.norm``, ``norm_weight/layer k`` and ``norm_bias/layer k``, the root mean squares of γ and β before
+      the step, and ``norm_gradient/layer k``, the norm of both their gradients as the step used them.
     - ``noise_scale``, in samples, averaged over about the last ten records; left out while there is no estimate.
 
     A second forward and backward pass right before the step sees the weights, activations and deltas of the step
     itself; what it writes into the network's gradient is what the step is about to overwrite. It draws no random
-    number, and the training is bitwise the same without it. The device is waited for once a record.
+    number, and the training is bitwise the same without it. The device is waited for once a record. Dropout is left
+    out of it: a unit that was dropped once is neither dead nor quiet. Batch norm takes the statistics of the minibatch
+    as the step does, and the gradient of a single sample is its summand in that of the minibatch.
 
     With several devices rank 0 measures its own share of the minibatch, and skips a record where it has no sample;
-    the gradient and the update of the step are those of all. Medians and averages start anew when a training resumes.
+    batch norm then takes the statistics of that share. The gradient and the update of the step are those of all.
+    Medians and averages start anew when a training resumes.
 
     Each warning is printed once for its kind and layer, by ``LightningModule.print``: one line above the progress bar,
     on rank 0, where ``warnings.warn`` adds a file and a line of code that mean nothing to whoever trains, and a logger
@@ -78,7 +84,8 @@ class Health(pl.Callback):
             return
         assert isinstance(pl_module, MLPModule)
         network = pl_module.network
-        measured = minibatch_figures(network, pl_module.loss, batch.x, batch.y, pl_module.hparams["reduction"])
+        targets = batch.targets(network.sizes[-1], batch.x.dtype)
+        measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
         self._before_step = measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
 
     def on_train_batch_end(
@@ -127,16 +134,17 @@ def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction:
         network: In the state before the step.
         loss: With reduction ``"sum"``.
         x: Inputs.
-        y: Targets ``(B,)``.
+        y: Targets ``(B,)``, or their probabilities ``(B, K)``.
         reduction: Of the step; with ``"mean"`` the gradient of a single sample is that of its own mean (over the K
             outputs for the squared error).
     """
-    logits, cache = network(x)
+    logits, cache = network(x, TrainingPass(len(x)))
     _, loss_cache = loss.forward(logits, y)
     # The step's gradient is the mean, or the sum, of gradients g_i of single samples: the deltas here are theirs.
     scale = len(y) / loss.normalizer(logits, y) if reduction == "mean" else 1.0
     deltas: list[Tensor] = []
-    network.backward(loss.backward(loss_cache, scale), cache, deltas=deltas)
+    norm_deltas: list[Tensor] = []
+    network.backward(loss.backward(loss_cache, scale), cache, deltas=deltas, norm_deltas=norm_deltas)
 
     figures = {}
     for k, dz in enumerate(reversed(deltas)):
@@ -146,7 +154,10 @@ def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction:
         figures[f"dead/layer {k}"] = dead_share(network.activation, z, a)
         if network.activation in BOUNDS:
             figures[f"saturated/layer {k}"] = saturated_share(network.activation, a)
-    norms = sample_gradient_norms(cache, deltas)
+    for k, parameters in enumerate(network.norms):
+        figures[f"norm_weight/layer {k}"] = rms(parameters.gamma)
+        figures[f"norm_bias/layer {k}"] = rms(parameters.beta)
+    norms = sample_gradient_norms(cache, deltas, norm_deltas)
     figures["sample_gradient_norm/mean"] = norms.mean()
     figures["sample_gradient_norm/rms"] = rms(norms)
     figures["sample_gradient_norm/max"] = norms.max()
@@ -163,4 +174,6 @@ def step_figures(network: MLP, weights: list[Tensor]) -> dict[str, Tensor]:
         figures[f"gradient_norm/layer {k}"] = norm(layer.dweight)
         figures[f"update_norm/layer {k}"] = update_norm
         figures[f"update_ratio/layer {k}"] = update_norm / weight_norm
+    for k, parameters in enumerate(network.norms):
+        figures[f"norm_gradient/layer {k}"] = norm(torch.cat([parameters.dgamma, parameters.dbeta]))
     return figures

@@ -12,7 +12,10 @@ BINS = 64
 
 
 class Histograms(pl.Callback):
-    """Tags ``weights/layer k``, ``biases/layer k``, ``grad/layer k`` (of W) of the last step of the epoch."""
+    """Tags ``weights/layer k``, ``biases/layer k``, ``grad/layer k`` (of W) of the last step of the epoch.
+
+    With ``model.norm`` also ``norm_weights/layer k`` and ``norm_biases/layer k``, its γ and β.
+    """
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count and log."""
@@ -24,6 +27,9 @@ class Histograms(pl.Callback):
             add_histogram(writer, f"weights/layer {k}", layer.weight, trainer.global_step)
             add_histogram(writer, f"biases/layer {k}", layer.bias, trainer.global_step)
             add_histogram(writer, f"grad/layer {k}", layer.dweight, trainer.global_step)
+        for k, norm in enumerate(pl_module.network.norms):
+            add_histogram(writer, f"norm_weights/layer {k}", norm.gamma, trainer.global_step)
+            add_histogram(writer, f"norm_biases/layer {k}", norm.beta, trainer.global_step)
 
 
 def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int) -> None:

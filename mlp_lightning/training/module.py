@@ -8,6 +8,8 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
@@ -30,13 +32,14 @@ class MLPModule(ConfiguredModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, K)`` of inputs ``(B, D)``."""
-        return self.network(x)[0]
+        return self.evaluated_network(x)[0]
 
     def on_train_start(self) -> None:
         """Fix the schedule, now that the length of the training is known, and make the memory of the steps."""
         trainer = self.trainer
         steps_per_epoch = int(trainer.num_training_batches)
         self._schedule = self.make_schedule(steps_per_epoch, trainer.estimated_stepping_batches)
+        self._averaging = self.make_averaging(trainer.estimated_stepping_batches)
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
@@ -47,9 +50,14 @@ class MLPModule(ConfiguredModule):
             reduction=self.hparams["reduction"],
             clip_norm=self.hparams["clip_norm"],
             clip_value=self.hparams["clip_value"],
+            l1=self.hparams["l1"],
+            max_norm=self.hparams["max_norm"],
             world_size=trainer.world_size,
             dtype_of_products=PRODUCTS.get(trainer.precision),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
+            dropout=self.make_dropout(PRODUCTS.get(trainer.precision)),
+            adversary=self.make_adversary(PRODUCTS.get(trainer.precision)),
+            seed=self.hparams["seed"],
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -69,11 +77,24 @@ class MLPModule(ConfiguredModule):
     def hand_step(self, batch: Batch, step: int, *, keep_gradient: bool = True) -> None:
         """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves."""
         lr = self.hparams["lr"] * self._schedule(step)
-        loss_sum, normalizer = self._hand_step(batch, lr, keep_gradient=keep_gradient)
+        loss_sum, normalizer = self._hand_step(batch, lr, step=step, keep_gradient=keep_gradient)
         self.curves.add("train/loss", loss_sum, normalizer)
+        if self.adversary is not None:
+            self.curves.add("train/vat", self.adversary.divergence, len(batch.x))
+        if self._averaging is not None:
+            share = self._averaging(step)
+            average_(self.averaged_network.flat, self.network.flat, share)
+            # Batch norm's statistics are those of each step's weights: averaged likewise, they follow the average.
+            if self.averaged_network.running is not None and self.network.running is not None:
+                average_(self.averaged_network.running, self.network.running, share)
         # On every process, though its share may be empty: all of them must sum the same names.
         if self._validates_within_steps:
             self._validate_within_step(batch)
+
+    @property
+    def adversary(self) -> VirtualAdversary | None:
+        """What adds the term of virtual adversarial training to the steps of this fit."""
+        return self._hand_step.adversary
 
     @property
     def samples_seen(self) -> int:
@@ -86,7 +107,7 @@ class MLPModule(ConfiguredModule):
 
     def _validate_within_step(self, batch: Batch) -> None:
         """The notebook's validation: after the step, on the rest of the same minibatch."""
-        logits, _ = self.network(batch.val_x)
+        logits = self(batch.val_x)
         loss_sum, _ = self.loss.forward(logits, batch.val_y)
         self.curves.add("val/loss", loss_sum, self.loss.normalizer(logits, batch.val_y))
         self.curves.add("val/accuracy", (logits.argmax(1) == batch.val_y).sum(), len(batch.val_y))
@@ -114,14 +135,24 @@ class MLPModule(ConfiguredModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the test sums; returns the logits for whoever draws them."""
+        copies = list(self.trainer.datamodule.test_copies(batch, batch_idx))  # type: ignore[attr-defined]
+        if copies:
+            # Log-probabilities that are averaged are logits again: the loss normalises them.
+            log_p = torch.stack([torch.log_softmax(self(copy), 1) for copy in copies])
+            self._add(self.deformed_sums, log_p.mean(0), batch)
         return self._evaluate(self.test_sums, batch)
 
     def _evaluate(self, evaluation: Evaluation, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
             logits = self(batch.x)
-            loss_sum, _ = self.loss.forward(logits, batch.y)
-            evaluation.update(logits, batch.y, loss_sum, self.loss.normalizer(logits, batch.y))
+            self._add(evaluation, logits, batch)
+            if self.evaluated_network is not self.network:
+                self._add(self.raw_sums, self.network(batch.x)[0], batch)
         return logits
+
+    def _add(self, evaluation: Evaluation, logits: Tensor, batch: Batch) -> None:
+        loss_sum, _ = self.loss.forward(logits, batch.y)
+        evaluation.update(logits, batch.y, loss_sum, self.loss.normalizer(logits, batch.y))
 
     def on_validation_epoch_end(self) -> None:
         """Loss and accuracy of the whole validation set.
@@ -139,6 +170,12 @@ class MLPModule(ConfiguredModule):
     def _finish(self, name: str, evaluation: Evaluation, *, record: bool) -> None:
         loss, self.counts[name] = evaluation.finish()
         values = {f"{name}/loss": loss, f"{name}/accuracy": accuracy(self.counts[name])}
+        if self.evaluated_network is not self.network:
+            raw_loss, raw_counts = self.raw_sums.finish()
+            values |= {f"{name}/raw_loss": raw_loss, f"{name}/raw_accuracy": accuracy(raw_counts)}
+        if name == "test" and self.trainer.datamodule.test_deformations:  # type: ignore[attr-defined]
+            deformed_loss, deformed_counts = self.deformed_sums.finish()
+            values |= {"test/deformed_loss": deformed_loss, "test/deformed_accuracy": accuracy(deformed_counts)}
         check_finite(self.global_step, values)
         # The processes agree already; without sync_dist Lightning warns that they might not.
         self.log_dict(values, prog_bar=name == "val", logger=False, sync_dist=True)
@@ -149,6 +186,12 @@ class MLPModule(ConfiguredModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not say."""
         checkpoint["sizes"] = list(self.network.sizes)
+        checkpoint["norm"] = self.network.norm
+        checkpoint["class_weights"] = self.class_weights
+        # A module that was made by hand need not have data.
+        datamodule = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule is not None:
+            checkpoint["data"] = datamodule.data.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
 
@@ -161,6 +204,12 @@ class MLPModule(ConfiguredModule):
                 f"--ckpt_path: the checkpoint's layers have the widths {list(checkpoint['sizes'])}, "
                 f"but data and model.hidden ask for {list(self.network.sizes)}"
             )
+        # Those of a training that goes on follow from its data, as they did when it began.
+        if self.hparams["class_weights"] == "balanced" and self.class_weights is None:
+            self.weigh(checkpoint["class_weights"])
+        norm = checkpoint.get("norm", "none")
+        if self.network.norm != norm:
+            raise UserError(f"model.norm: got {self.network.norm}, but the checkpoint of --ckpt_path has {norm}")
         if self._trainer is None or self.trainer.state.fn != "fit":
             return
         self.curves.history = checkpoint["history"]

@@ -1,4 +1,7 @@
-"""The callback that draws: digits, confusion matrices, mistakes, first-layer weights and the three curves."""
+"""The callback that draws: digits, confusion matrices, mistakes, first-layer weights and the three curves.
+
+Samples that are no images have no digits, mistakes and weights to draw.
+"""
 
 from typing import Any
 
@@ -12,6 +15,7 @@ from mlp_lightning.data.module import DataModule
 from mlp_lightning.figures import (
     confusion_figure,
     curves_figure,
+    deformed_figure,
     digits_figure,
     mistakes_figure,
     save_png,
@@ -25,6 +29,7 @@ from mlp_lightning.training.strategy import gather_from_ranks
 CURVES = ["train/loss", "val/loss", "val/accuracy"]
 DIGITS_SHOWN = 20
 MISTAKES_SHOWN = 25
+DEFORMED_SHOWN = 10
 
 
 class Pictures(pl.Callback):
@@ -34,16 +39,20 @@ class Pictures(pl.Callback):
         self._mistakes: list[tuple[Tensor, ...]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the first training images with their labels; lay out the chart of the notebook's three curves."""
+        """Show the first training images, and deformed ones; lay out the chart of the notebook's three curves."""
         writer = tensorboard(trainer)
         if writer is None:
             return
         writer.add_custom_scalars_multilinechart(CURVES, category="training", title="loss and accuracy")
         data = _datamodule(trainer).data
+        if not data.image_shape:
+            return
         images = data.train_x[:DIGITS_SHOWN].view(-1, *data.image_shape)
         labels = data.train_y[:DIGITS_SHOWN]
         title = f"The first {len(labels)} training images"
         self._show(trainer, "digits", digits_figure(images, labels, data.class_names, title), png=True)
+        if _datamodule(trainer).deform.is_on:
+            self._show(trainer, "deformed", _deformed(trainer), png=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the confusion matrix of the validation set."""
@@ -61,7 +70,8 @@ class Pictures(pl.Callback):
         self._show(trainer, "curves", curves_figure(history, f"Training, {trainer.current_epoch} epochs"), png=True)
         if "val" in pl_module.counts:
             self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=True, event=False)
-        self._show(trainer, "weights", self._weights(trainer, pl_module), png=True)
+        if _datamodule(trainer).data.image_shape:
+            self._show(trainer, "weights", self._weights(trainer, pl_module), png=True)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the mistakes of an earlier test."""
@@ -79,7 +89,7 @@ class Pictures(pl.Callback):
         """Keep the mistakes of a batch."""
         confidences, predictions = torch.softmax(outputs, 1).max(1)
         wrong = (predictions != batch.y).nonzero().squeeze(1)
-        found = (batch.x, batch.y, predictions, confidences)
+        found = (batch.x.float(), batch.y, predictions, confidences.float())
         self._mistakes.append(tuple(tensor.index_select(0, wrong).cpu() for tensor in found))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,6 +100,8 @@ class Pictures(pl.Callback):
             return
         self._show(trainer, "confusion/test", self._confusion(trainer, pl_module, "test"), png=True)
         data = _datamodule(trainer).data
+        if not data.image_shape:
+            return
         x, targets, predictions, confidences = (torch.cat(parts) for parts in zip(*mistakes, strict=True))
         worst = confidences.argsort(descending=True)[:MISTAKES_SHOWN]
         title = f"Most confidently wrong of {len(x)} mistakes in {len(data.test_y)} test images"
@@ -121,6 +133,20 @@ class Pictures(pl.Callback):
             writer.add_image(tag, to_rgb(figure), trainer.global_step, dataformats="HWC")
         if png:
             save_png(figure, folder / f"{tag.replace('/', '_')}.png")
+
+
+def _deformed(trainer: pl.Trainer) -> Figure:
+    """The first image of up to ten classes, and what training makes of it."""
+    datamodule, data = _datamodule(trainer), _datamodule(trainer).data
+    classes = data.train_y.unique()[:DEFORMED_SHOWN]
+    firsts = torch.stack([(data.train_y == k).nonzero()[0, 0] for k in classes])
+    originals = data.train_x[firsts]
+    deform, device = datamodule.make_deform(), trainer.strategy.root_device
+    x, y = (part.repeat_interleave(DEFORMED_SHOWN, 0).to(device) for part in (originals, classes))
+    versions = deform(x, y, epoch=trainer.current_epoch, step=trainer.global_step).cpu()
+    shape, names = data.image_shape, [data.class_names[k] for k in classes]
+    title = f"Training images, deformed ({datamodule.deform})"
+    return deformed_figure(originals.view(-1, *shape), versions.view(len(names), -1, *shape), names, title)
 
 
 def _datamodule(trainer: pl.Trainer) -> DataModule:

@@ -2,31 +2,40 @@
 
 import inspect
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn import MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn import MLP, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.losses import Reduction
+from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.optim import OPTIMIZERS
+from mlp_lightning.optim.averaging import Averaging, ema, swa
 from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
 
-OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop", "adam_norm"]
+OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "muon", "rmsprop", "adam_norm"]
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle"]
+AveragingName = Literal["none", "ema", "swa"]
 
 OPTIMIZER_OPTIONS = (
     "momentum",
     "dampening",
     "nesterov",
     "weight_decay",
+    "decay_biases",
     "beta1",
     "beta2",
     "eps",
     "amsgrad",
     "alpha",
     "centered",
+    "momentum_decay",
+    "decoupled_weight_decay",
+    "ns_steps",
 )
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},
@@ -35,6 +44,10 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "one_cycle": {"pct_start": 0.3},
 }
 SCHEDULE_OPTIONS = tuple(name for settings in SCHEDULES.values() for name in settings)
+ADVERSARY = {"vat_eps": 2.0, "vat_xi": None, "vat_iterations": 1}
+ADVERSARY_OPTIONS = tuple(ADVERSARY)
+AVERAGINGS: dict[str, dict[str, Any]] = {"none": {}, "ema": {"ema_decay": 0.999}, "swa": {"swa_start": 0.75}}
+AVERAGING_OPTIONS = tuple(name for settings in AVERAGINGS.values() for name in settings)
 
 
 def make_loss(
@@ -58,9 +71,11 @@ def make_loss(
 
 
 def make_optimizer(
-    flat: Tensor, weight_numel: int, name: str, lr: float, options: dict[str, Any]
+    flat: Tensor, weight_shapes: Sequence[tuple[int, int]], name: str, lr: float, options: dict[str, Any]
 ) -> torch.optim.Optimizer:
-    """The rule ``name`` on the one tensor ``flat``. Options that are None keep the rule's own default.
+    """The rule ``name`` on the one tensor ``flat``, which begins with weight matrices of those shapes.
+
+    Options that are None keep the rule's own default.
 
     Raises:
         UserError: an option that the rule does not take, or a value outside its range.
@@ -72,10 +87,10 @@ def make_optimizer(
         if key not in accepted:
             known = ", ".join(option for option in options if option in accepted)
             raise UserError(f"model.{key}: got {value}, but {name} does not take it; it takes {known or 'none'}")
-    if "weight_numel" in accepted:
-        given["weight_numel"] = weight_numel
+    about_weights = {"weight_numel": sum(map(math.prod, weight_shapes)), "weight_shapes": list(weight_shapes)}
+    asked = {key: value for key, value in about_weights.items() if key in accepted}
     try:
-        optimizer = rule([flat], lr=lr, **given)
+        optimizer = rule([flat], lr=lr, **asked, **given)
     except ValueError as error:
         raise UserError(f"model.{error}") from error
     largest = torch.finfo(torch.float32).max
@@ -101,13 +116,7 @@ def make_schedule(
         UserError: an option that the schedule does not take, a value outside its range, or a schedule that needs the
             length of a training without end.
     """
-    settings = dict(SCHEDULES[name])
-    for key, value in options.items():
-        if value is not None:
-            if key not in settings:
-                known = ", ".join(settings) or "none"
-                raise UserError(f"model.{key}: got {value}, but schedule {name} does not take it; it takes {known}")
-            settings[key] = value
+    settings = _settings("schedule", name, SCHEDULES[name], options)
     if not (warmup_epochs >= 0 and math.isfinite(warmup_epochs)):
         raise UserError(f"model.warmup_epochs: got {warmup_epochs}, must be zero or more and finite")
     if not 0 < settings.get("step_epochs", 1.0) < math.inf:
@@ -135,3 +144,83 @@ def make_schedule(
     except ValueError as error:
         raise UserError(f"model.{error}") from error
     return warmup(schedule, rise) if rise else schedule
+
+
+def make_adversary(
+    network: MLP,
+    vat: float,
+    options: dict[str, Any],
+    *,
+    loss: str,
+    dtype_of_products: torch.dtype | None = None,
+) -> VirtualAdversary | None:
+    """What adds the term of virtual adversarial training to the steps of a network; None for no such term.
+
+    Args:
+        network: Whose inputs are moved.
+        vat: The weight λ of the term; 0 for none.
+        options: Those of ``ADVERSARY``; None keeps the default there.
+        loss: A key of ``LOSSES``.
+        dtype_of_products: None for the parameter's.
+
+    Raises:
+        UserError: a value outside its range, an option without the term, or a loss whose outputs are no logits.
+    """
+    if not (vat >= 0 and math.isfinite(vat)):
+        raise UserError(f"model.vat: got {vat}, must be zero or more and finite")
+    given = {name: value for name, value in options.items() if value is not None}
+    if vat == 0:
+        for name, value in given.items():
+            raise UserError(f"model.{name}: got {value}, but model.vat is 0, which leaves the term out")
+        return None
+    if loss != "cross_entropy":
+        raise UserError(f"model.vat: got {vat}, but loss {loss} does not take it, since its outputs are no logits")
+    settings = {name.removeprefix("vat_"): value for name, value in {**ADVERSARY, **given}.items()}
+    try:
+        return VirtualAdversary(network, weight=vat, dtype=dtype_of_products, **settings)
+    except ValueError as error:
+        raise UserError(f"model.vat_{error}") from error
+
+
+def make_dropout(network: MLP, options: Mapping[str, Any], dtype: torch.dtype) -> Dropout | None:
+    """What draws the masks of every step, in ``dtype``; None if ``dropout`` and ``input_dropout`` are 0."""
+    p, input_p = options["dropout"], options["input_dropout"]
+    if not (p or input_p):
+        return None
+    return Dropout(network.sizes, p, input_p, options["seed"], device=network.flat.device, dtype=dtype)
+
+
+def make_averaging(name: str, options: dict[str, Any], *, total_steps: float) -> Averaging | None:
+    """The share of the newest weights in their average as a function of the step; None for no average.
+
+    Args:
+        name: A key of ``AVERAGINGS``.
+        options: The options of every averaging; None keeps the default in ``AVERAGINGS``.
+        total_steps: Length of the whole training; infinite when the trainer has no end.
+
+    Raises:
+        UserError: an option that the averaging does not take, a value outside its range, or a mean over the last part
+            of a training without end.
+    """
+    settings = _settings("averaging", name, AVERAGINGS[name], options)
+    if name == "ema":
+        if not 0 <= settings["ema_decay"] < 1:
+            raise UserError(f"model.ema_decay: got {settings['ema_decay']}, must be in [0, 1)")
+        return ema(settings["ema_decay"])
+    if name == "swa":
+        if not 0 <= settings["swa_start"] < 1:
+            raise UserError(f"model.swa_start: got {settings['swa_start']}, must be in [0, 1)")
+        if not math.isfinite(total_steps):
+            raise UserError("model.averaging: swa needs an end: set trainer.max_epochs or trainer.max_steps")
+        return swa(int(settings["swa_start"] * total_steps))
+    return None
+
+
+def _settings(kind: str, name: str, defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of the ``kind`` called ``name``, with those options in their place that are not None."""
+    given = {key: value for key, value in options.items() if value is not None}
+    for key, value in given.items():
+        if key not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise UserError(f"model.{key}: got {value}, but {kind} {name} does not take it; it takes {known}")
+    return {**defaults, **given}

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import sys
 import time
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from mlp_lightning.training.evaluation import class_accuracy
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.run_folder import run_folder, tensorboard_logger, write_json
-from mlp_lightning.training.tables import network_table, results_table
+from mlp_lightning.training.tables import data_table, imbalance, network_table, results_table
 
 VERSIONS = {
     "mlp_lightning": version("mlp-lightning"),
@@ -35,9 +36,15 @@ class Report(pl.Callback):
         self._paused = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the network, which Lightning's summary cannot see in one flat tensor."""
+        """Print the data, and the network, which Lightning's summary cannot see in one flat tensor."""
         assert isinstance(pl_module, MLPModule)
         if trainer.is_global_zero:
+            datamodule = trainer.datamodule  # type: ignore[attr-defined]
+            names, counts = datamodule.data.class_names, datamodule.part_counts
+            print(f"{data_table(names, counts)}\n")
+            warning = imbalance(names, counts["train"])
+            if warning is not None and pl_module.class_weights is None:
+                print(warning, file=sys.stderr)
             print(network_table(pl_module.network, pl_module.hparams["activation"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -79,6 +86,7 @@ class Report(pl.Callback):
         if "train/loss" in module.curves.history:
             self.metrics["train/loss"] = module.curves.history["train/loss"][1][-1]
         for part, counts in module.counts.items():
+            self.metrics[f"{part}/errors"] = int(counts.sum() - counts.diagonal().sum())
             # JSON has no NaN: a class without samples has no accuracy.
             shares = [None if math.isnan(share) else share for share in class_accuracy(counts)]
             self.metrics[f"{part}/class_accuracy"] = dict(zip(class_names, shares, strict=True))

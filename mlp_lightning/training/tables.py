@@ -1,9 +1,15 @@
-"""Tables for the terminal: the network before training, the results after it."""
+"""Tables for the terminal: data and network before training, the results after it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mlp_lightning.nn import MLP
+
+# How many times the samples of another class are many.
+IMBALANCE = 5
 
 
 def format_table(rows: Sequence[tuple[str, ...]]) -> str:
@@ -17,12 +23,41 @@ def network_table(network: MLP, activation: str) -> str:
     """One line a layer: shapes and number of parameters."""
     rows = [("layer", "weight", "bias", "activation", "parameters")]
     last = len(network.layers) - 1
+    follows = f"{network.norm} norm, {activation}" if network.norms else activation
     for k, layer in enumerate(network.layers):
         shape = " × ".join(str(size) for size in layer.weight.shape)
         parameters = layer.weight.numel() + layer.bias.numel()
-        rows.append((f"{k}", shape, f"{len(layer.bias)}", activation if k < last else "none", f"{parameters:,}"))
+        if k < len(network.norms):
+            parameters += network.norms[k].gamma.numel() + network.norms[k].beta.numel()
+        rows.append((f"{k}", shape, f"{len(layer.bias)}", follows if k < last else "none", f"{parameters:,}"))
     rows.append(("all", "", "", "", f"{network.flat.numel():,}"))
     return format_table(rows)
+
+
+def data_table(class_names: Sequence[str], counts: Mapping[str, Tensor]) -> str:
+    """How many samples each part of the data has, in all, of its largest class and of its smallest.
+
+    Args:
+        class_names: K names.
+        counts: by the part's name, the samples of each class ``(K,)``; an empty part is left out.
+    """
+    shown = {name: part for name, part in counts.items() if int(part.sum())}
+    rows = [("data", *shown), ("samples", *(f"{int(part.sum()):,}" for part in shown.values()))]
+    for name, extreme in (("largest class", torch.argmax), ("smallest class", torch.argmin)):
+        found = [(int(extreme(part)), part) for part in shown.values()]
+        rows.append((name, *(f"{int(part[k]):,} of {class_names[k]}" for k, part in found)))
+    return format_table(rows)
+
+
+def imbalance(class_names: Sequence[str], counts: Tensor) -> str | None:
+    """A warning where the largest class has over ``IMBALANCE`` times the samples of the smallest; None elsewhere."""
+    most, least = int(counts.argmax()), int(counts.argmin())
+    if int(counts[most]) <= IMBALANCE * int(counts[least]):
+        return None
+    return (
+        f"warning: class {class_names[most]} has {int(counts[most]):,} training samples, class {class_names[least]} "
+        f"{int(counts[least]):,}; model.class_weights: balanced lets both weigh as much"
+    )
 
 
 def results_table(metrics: dict[str, Any]) -> str:
@@ -32,6 +67,10 @@ def results_table(metrics: dict[str, Any]) -> str:
         if f"{part}/loss" in metrics:
             rows.append((f"{part} loss", f"{metrics[f'{part}/loss']:.4f}"))
             rows.append((f"{part} accuracy", f"{metrics[f'{part}/accuracy']:.2%}"))
+        if f"{part}/raw_accuracy" in metrics:
+            rows.append((f"{part} accuracy, weights not averaged", f"{metrics[f'{part}/raw_accuracy']:.2%}"))
+        if f"{part}/deformed_accuracy" in metrics:
+            rows.append((f"{part} accuracy over deformed copies", f"{metrics[f'{part}/deformed_accuracy']:.2%}"))
     if "test/class_accuracy" in metrics:
         shares = metrics["test/class_accuracy"].items()
         rows += [(f"  class {name}", "no samples" if share is None else f"{share:.2%}") for name, share in shares]

@@ -88,6 +88,60 @@ def test_the_figure_and_its_table(quick, tmp_path):
     assert imread(tmp_path / "speed.png").std() > 0.05
 
 
+@pytest.mark.slow
+def test_accuracy_trains_and_leaves_a_table_and_a_figure(tmp_path):
+    small = tmp_path / "small.yaml"
+    options = {"max_epochs": 1, "limit_train_batches": 40, "accelerator": "cpu"}
+    small.write_text(yaml.safe_dump({"trainer": options, "model": {"hidden": [20]}}))
+    folders = ["--logs", tmp_path / "logs", "--output", tmp_path, "--figure", tmp_path / "accuracy.png"]
+    printed = run("accuracy", small, "--seeds", 2, *folders)
+    (row,) = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
+    assert row["parameters"] == 20 * 785 + 10 * 21
+    assert all(10 < error < 85 for error in [*row["test_error"], *row["held_out_error"], row["ensemble_error"]])
+    by_seed = ", ".join(f"{error:.2f}" for error in row["test_error"])
+    assert f"| {by_seed} |" in (tmp_path / "accuracy.md").read_text() in printed
+    assert imread(tmp_path / "accuracy.png").std() > 0.05
+    assert "small, seed 1" in run("accuracy", small, "--seeds", 2, *folders), "finished runs are told again"
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2, "but not repeated"
+
+
+def accuracy_row(**other: object) -> dict:
+    errors = {"held_out_error": [0.4, 0.5], "test_error": [0.41, 0.45], "ensemble_error": 0.35}
+    size = {"seconds": [600.0, 620.0], "epochs": 100, "parameters": 1_330_000, "devices": ["cpu"]}
+    return {"config": "best", "dataset": "mnist", **errors, **size, **other}
+
+
+def test_table_of_accuracy(importable):
+    from accuracy import markdown
+
+    rows = [accuracy_row(), accuracy_row(test_error=[0.4], seconds=[9.0], ensemble_error=None)]
+    assert markdown(rows).splitlines()[2:] == [
+        "| best | mnist | 0.45 ± 0.07 | 0.43 ± 0.03 | 0.41, 0.45 | 0.35 | 610 | 100 | 1,330,000 |",
+        "| best | mnist | 0.45 ± 0.07 | 0.40 | 0.40 |  | 9 | 100 | 1,330,000 |",
+    ]
+
+
+def test_figure_of_accuracy_shows_each_seed_and_each_published_result(importable):
+    from accuracy import CIRESAN, DEFORMED, PERMUTED, draw
+
+    alone = accuracy_row(config="one", seconds=[9.0], test_error=[0.6], ensemble_error=None)
+    axes = draw([accuracy_row(), alone]).axes[0]
+    points = {tuple(point) for line in axes.lines for point in line.get_xydata()}
+    shown = {(600.0, 0.41), (620.0, 0.45), (610.0, 0.43), (1220.0, 0.35), (9.0, 0.6), CIRESAN[1:]}
+    assert {(x, round(y, 9)) for x, y in points} >= shown
+    heights = {line.get_ydata()[0] for line in axes.lines if len(set(line.get_ydata())) == 1}
+    assert heights >= {*DEFORMED.values(), *PERMUTED.values()}
+    for x, y in shown:
+        assert axes.get_xlim()[0] < x < axes.get_xlim()[1]
+        assert axes.get_ylim()[0] < y < axes.get_ylim()[1]
+
+
+def test_labels_keep_apart(importable):
+    from accuracy import spaced
+
+    assert list(spaced([1.0, 1.05, 3.0], factor=2)) == [1.0, 2.0, 4.0]
+
+
 def test_ratio_compares_within_each_round(importable):
     from timing import ratio
 

@@ -11,10 +11,28 @@ from mlp_lightning.commands.check import check
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
+from mlp_lightning.nn import virtual_adversarial as adversary_file
 from mlp_lightning.nn import workspace as workspace_file
+from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.in_place import IN_PLACE
-from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, RMSprop, clip_norm_, clip_value_
-from mlp_lightning.training import configured
+from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.optim import (
+    SGD,
+    Adam,
+    AdamNorm,
+    AdamW,
+    Muon,
+    NAdam,
+    RMSprop,
+    UpdateRule,
+    clip_norm_,
+    clip_value_,
+    max_norm_,
+    muon,
+    nadam,
+    soft_threshold_,
+)
+from mlp_lightning.training import configured, recipe
 from mlp_lightning.training import hand_step as hand_step_file
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.module import MLPModule
@@ -98,8 +116,25 @@ GOOD = [
     {"optimizer": "adam", "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
     {"optimizer": "adam", "amsgrad": True, "beta2": 0.5},
     {"optimizer": "adam", "beta1": 0.0, "reduction": "sum"},
+    {"optimizer": "sgd", "weight_decay": 0.1, "decay_biases": False},
+    {"optimizer": "sgd", "weight_decay": 0.1, "decay_biases": False, "momentum": 0.9, "nesterov": True},
+    {"optimizer": "adam", "weight_decay": 0.1, "decay_biases": False},
+    {"optimizer": "rmsprop", "weight_decay": 0.1, "decay_biases": False},
+    {"optimizer": "adamw", "weight_decay": 0.5, "decay_biases": False},
     {"optimizer": "adamw"},
     {"optimizer": "adamw", "weight_decay": 0.5, "amsgrad": True},
+    {"optimizer": "nadam"},
+    {"optimizer": "nadam", "weight_decay": 0.1, "momentum_decay": 0.1, "beta1": 0.8, "eps": 1e-3},
+    {"optimizer": "nadam", "weight_decay": 0.1, "decoupled_weight_decay": True, "decay_biases": False},
+    {"optimizer": "muon"},
+    {"optimizer": "muon", "nesterov": False, "momentum": 0.8, "ns_steps": 3, "decay_biases": False},
+    {"optimizer": "muon", "weight_decay": 0.5, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "clip_norm": 0.1},
+    {"optimizer": "muon", "init": "zeros", "activation": "tanh"},
+    {"optimizer": "muon", "init": "zeros", "ns_steps": 12},
+    {"l1": 1.0},
+    {"optimizer": "sgd", "l1": 2.0, "schedule": "cosine"},
+    {"optimizer": "sgd", "max_norm": 0.5},
+    {"max_norm": 1.0, "l1": 0.5, "init": "glorot_uniform"},
     {"optimizer": "rmsprop"},
     {"optimizer": "rmsprop", "alpha": 0.9, "eps": 1e-4, "momentum": 0.5, "centered": True, "weight_decay": 0.1},
     {"optimizer": "adam_norm"},
@@ -110,6 +145,15 @@ GOOD = [
     {"schedule": "cosine", "warmup_epochs": 1.5},
     {"schedule": "one_cycle", "pct_start": 0.4},
     {"warmup_epochs": 3.0},
+    {"averaging": "ema", "ema_decay": 0.9},
+    {"averaging": "swa", "swa_start": 0.0},
+    {"averaging": "swa", "swa_start": 0.6, "optimizer": "sgd"},
+    {"vat": 0.7},
+    {"vat": 0.7, "activation": "tanh", "vat_eps": 0.5, "vat_xi": 0.1, "vat_iterations": 3, "clip_norm": 0.3},
+    {"vat": 2.0, "reduction": "sum", "class_weights": [0.1, 2.0, 1.0, 0.7], "label_smoothing": 0.3, "lr": 0.001},
+    {"vat": 0.7, "norm": "batch", "dropout": 0.3, "input_dropout": 0.1},
+    {"vat": 0.7, "norm": "layer", "optimizer": "sgd"},
+    {"vat": 0.7, "init": "zeros"},
     {"clip_norm": 0.1},
     {"clip_value": 0.01},
     {"clip_norm": 0.5, "clip_value": 0.05, "optimizer": "sgd"},
@@ -138,7 +182,7 @@ def test_every_config_passes(path, capsys):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("optimizer", ["adam", "adam_norm", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["adam", "adam_norm", "muon", "nadam", "rmsprop"])
 def test_chance_raises_no_alarm(optimizer, seed, capsys):
     module = build((5, 3, 2), hidden=[3], init="he_normal", seed=seed, optimizer=optimizer, clip_norm=0.3)
     passed, failed, _ = run(module, capsys, minibatches((5, 2), samples=3, seed=seed), precision="16-mixed")
@@ -166,6 +210,46 @@ def test_a_balanced_minibatch_whose_gradient_cancels(capsys):
     batch = Batch(x, y, x[:0], y[:0], 12)
     passed, failed, _ = run(build(init="zeros", activation="sigmoid"), capsys, [batch], precision="32-true")
     assert passed, failed
+
+
+def mixed_minibatches():
+    return [batch._replace(partner_y=batch.y.roll(1), share=0.3) for batch in minibatches()]
+
+
+MIXED = [
+    {},
+    {"label_smoothing": 0.3, "class_weights": [0.1, 2.0, 1.0, 0.7]},
+    {"class_weights": [0.1, 2.0, 1.0, 0.7], "reduction": "sum"},
+    {"loss": "mse"},
+]
+
+
+@pytest.mark.parametrize("options", MIXED, ids=str)
+def test_mixed_targets_pass(options, capsys):
+    passed, failed, _ = run(build(**options), capsys, mixed_minibatches(), precision="32-true")
+    assert passed, failed
+
+
+@pytest.mark.parametrize("options", MIXED, ids=str)
+def test_wrong_mixed_targets(options, monkeypatch, capsys):
+    right = Batch.targets
+    monkeypatch.setattr(Batch, "targets", lambda self, *rest: right(self._replace(share=1 - self.share), *rest))
+    passed, failed, _ = run(build(**options), capsys, mixed_minibatches())
+    assert not passed
+    assert failed.keys() == {"updates, float64"}
+    # Both targets are the same classes in another order, so that the last bias cannot always tell them apart.
+    assert failed["updates, float64"] >= gradient_rows(EVERY_GRADIENT - {f"{LAST}.bias"})
+
+
+def test_wrong_loss_of_mixed_targets(monkeypatch, capsys):
+    weighted = SoftmaxCrossEntropy._weighted_probabilities
+    monkeypatch.setattr(
+        SoftmaxCrossEntropy, "_weighted_probabilities", lambda self, like, q: weighted(self, like, q) * 0.9
+    )
+    passed, failed, _ = run(build(), capsys, mixed_minibatches())
+    assert not passed
+    assert failed["gradients, float64"] == EVERY_GRADIENT | {"loss", "dlogits"}
+    assert failed["updates, float64"] == gradient_rows(EVERY_GRADIENT)
 
 
 @pytest.mark.parametrize(("precision", "parts"), [("64-true", 3), ("32-true", 5), ("bf16-mixed", 5)])
@@ -453,6 +537,9 @@ MOMENTUM = {"momentum": 0.9, "dampening": 0.2}
         pytest.param(Adam, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id="adam-no-decay"),
         pytest.param(AdamW, {}, coupled_decay, id="adamw-coupled"),
         pytest.param(AdamW, {}, with_options(weight_decay=0.0), id="adamw-no-decay"),
+        pytest.param(NAdam, {}, without_bias_correction, id="nadam-no-bias-correction"),
+        pytest.param(NAdam, {}, with_options(momentum_decay=0.0), id="nadam-momentum-decay"),
+        pytest.param(NAdam, {"weight_decay": 0.1}, with_options(decoupled_weight_decay=True), id="nadam-decoupled"),
         pytest.param(RMSprop, {}, eps_inside_the_root, id="rmsprop-eps-inside"),
         pytest.param(RMSprop, {"centered": True}, with_options(centered=False), id="rmsprop-not-centered"),
         pytest.param(RMSprop, {}, with_options(alpha=0.999), id="rmsprop-alpha"),
@@ -472,12 +559,25 @@ def test_wrong_rule(rule, options, break_it, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "more"), [("sgd", {"momentum": 0.9}), ("adam", {}), ("adamw", {}), ("rmsprop", {})]
+)
+def test_biases_that_decay_though_they_should_not(optimizer, more, monkeypatch, capsys):
+    monkeypatch.setattr(UpdateRule, "decaying", staticmethod(lambda tensor, group: tensor))
+    module = build(optimizer=optimizer, weight_decay=0.1, decay_biases=False, **more)
+    passed, failed, _ = run(module, capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert movements(failed) == BIASES
+
+
+@pytest.mark.parametrize(
     ("rule", "options", "break_it"),
     [
         pytest.param(SGD, MOMENTUM, with_options(momentum=0.8), id="sgd-momentum"),
         pytest.param(SGD, MOMENTUM, with_options(dampening=0.0), id="sgd-dampening"),
         pytest.param(Adam, {}, forgetful, id="adam-forgets"),
         pytest.param(Adam, {"amsgrad": True, "beta2": 0.3}, with_options(amsgrad=False), id="adam-not-amsgrad"),
+        pytest.param(NAdam, {}, forgetful, id="nadam-forgets"),
         pytest.param(RMSprop, {"momentum": 0.9}, with_options(momentum=0.5), id="rmsprop-momentum"),
         pytest.param(AdamNorm, {}, forgetful, id="adam_norm-forgets"),
     ],
@@ -488,6 +588,76 @@ def test_wrong_rule_that_shows_after_the_first_step(rule, options, break_it, mon
     passed, failed, _ = run(build(optimizer=name, **options), capsys)
     assert not passed
     assert failed == {"updates, float64": {f"{name}, steps 2–20" for name in EVERY_GRADIENT - {"dx"}}}
+
+
+def test_nadam_without_the_next_momentum(monkeypatch, capsys):
+    momentum_at = nadam.momentum_at
+    monkeypatch.setattr(nadam, "momentum_at", lambda t, group: momentum_at(max(t - 1, 1), group))
+    passed, failed, _ = run(build(optimizer="nadam"), capsys)
+    assert not passed
+    assert movements(failed) == EVERY_GRADIENT - {"dx"}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "wrong", "first"),
+    [
+        pytest.param(with_options(ns_steps=4), WEIGHTS, True, id="steps"),
+        pytest.param(with_options(weight_decay=0.0), EVERY_GRADIENT - {"dx"}, True, id="no-decay"),
+        pytest.param(with_options(decay_biases=False), BIASES, True, id="no-decay-of-biases"),
+        pytest.param(with_options(eps=1e-4), BIASES, True, id="eps"),
+        # A gradient and a multiple of it have one direction: the momentum shows later.
+        pytest.param(with_options(nesterov=False), WEIGHTS, False, id="no-nesterov"),
+        pytest.param(with_options(momentum=0.9), WEIGHTS, False, id="momentum"),
+    ],
+)
+def test_wrong_muon(break_it, wrong, first, monkeypatch, capsys):
+    monkeypatch.setattr(Muon, "update", break_it(Muon.update))
+    passed, failed, _ = run(build(optimizer="muon"), capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert movements(failed) == wrong
+    assert any("step 1" in row for row in failed["updates, float64"]) == first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("COEFFICIENTS", (3.4445, -4.7750, 2.0)), ("ADAM_RMS", 0.2001)], ids=["polynomial", "scale"]
+)
+def test_wrong_number_in_muon(name, value, monkeypatch, capsys):
+    monkeypatch.setattr(muon, name, value)
+    passed, failed, _ = run(build(optimizer="muon"), capsys)
+    assert not passed
+    assert failed == {"updates, float64": {f"{name}, {steps}" for name in WEIGHTS for steps in STEPS}}
+
+
+STEPS = ("step 1", "steps 2–20")
+
+
+def subgradient(weights, threshold, memory):
+    weights.sub_(threshold * weights.sign())
+
+
+def columns(weight, limit):
+    max_norm_(weight.t(), limit)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "broken"),
+    [
+        pytest.param({"l1": 0.1}, "soft_threshold_", lambda w, t, m: soft_threshold_(w, t * 1.01, m), id="l1-strength"),
+        pytest.param({"l1": 0.1}, "soft_threshold_", lambda w, t, m: None, id="l1-forgotten"),
+        pytest.param({"l1": 20.0}, "soft_threshold_", subgradient, id="l1-steps-over-0"),
+        pytest.param({"max_norm": 0.1}, "max_norm_", lambda w, c: max_norm_(w, c * 1.001), id="max_norm-limit"),
+        pytest.param({"max_norm": 0.1}, "max_norm_", lambda w, c: None, id="max_norm-forgotten"),
+        pytest.param({"max_norm": 0.1}, "max_norm_", columns, id="max_norm-columns"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_wrong_constraint(optimizer, options, name, broken, monkeypatch, capsys):
+    monkeypatch.setattr(hand_step_file, name, broken)
+    passed, failed, _ = run(build(optimizer=optimizer, **options), capsys)
+    assert not passed
+    assert set(failed) == {"updates, float64"}
+    assert movements(failed) == WEIGHTS
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 2.0])
@@ -528,6 +698,24 @@ def test_wrong_clipping_threshold(option, name, clip, monkeypatch, capsys):
     assert gradient_rows({f"{LAST}.weight"}) <= failed["updates, float64"]
 
 
+@pytest.mark.parametrize(
+    ("options", "spoil", "wrong"),
+    [
+        ({"averaging": "ema"}, lambda share: lambda t: share(t) * 1.001, {"weights", "step's number"}),
+        ({"averaging": "swa", "swa_start": 0.0}, lambda share: lambda t: share(t + 1), {"weights", "step's number"}),
+        # Too late for the first twenty steps to show.
+        ({"averaging": "swa", "swa_start": 0.9}, lambda share: lambda t: share(t + 1), {"step's number"}),
+    ],
+    ids=["ema", "swa from the start", "swa at the end"],
+)
+def test_wrong_average(options, spoil, wrong, monkeypatch, capsys):
+    name = options["averaging"]
+    right = getattr(recipe, name)
+    monkeypatch.setattr(recipe, name, lambda setting: spoil(right(setting)))
+    _, failed, _ = run(build(**options), capsys)
+    assert {row.removeprefix("average of the ").split(",")[0] for row in failed["updates, float64"]} == wrong
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_fail(bad, capsys):
     module = build()
@@ -556,22 +744,28 @@ def forgetting_decay(update, weight, bias, dz, x, group):
     update(weight, bias, dz, x, {**group, "weight_decay": 0.0})
 
 
+def decaying_biases(update, weight, bias, dz, x, group):
+    update(weight, bias, dz, x, {**group, "decay_biases": True})
+
+
 def without_bias(update, weight, bias, dz, x, group):
     update(weight, bias.clone(), dz, x, group)
 
 
 @pytest.mark.parametrize(
-    ("broken", "wrong"),
+    ("broken", "decay_biases", "wrong"),
     [
-        pytest.param(ascending, EVERY_GRADIENT - {"dx"}, id="sign"),
-        pytest.param(forgetting_decay, EVERY_GRADIENT - {"dx"}, id="no-decay"),
-        pytest.param(without_bias, BIASES, id="no-bias"),
+        pytest.param(ascending, True, EVERY_GRADIENT - {"dx"}, id="sign"),
+        pytest.param(forgetting_decay, True, EVERY_GRADIENT - {"dx"}, id="no-decay"),
+        pytest.param(forgetting_decay, False, WEIGHTS, id="no-decay-of-weights"),
+        pytest.param(decaying_biases, False, BIASES, id="decay-of-biases"),
+        pytest.param(without_bias, True, BIASES, id="no-bias"),
     ],
 )
-def test_wrong_sgd_inside_the_product(broken, wrong, monkeypatch, capsys):
+def test_wrong_sgd_inside_the_product(broken, decay_biases, wrong, monkeypatch, capsys):
     update = SGD.update_layer
     monkeypatch.setattr(SGD, "update_layer", lambda self, *args: broken(lambda *a: update(self, *a), *args))
-    passed, failed, _ = run(build(optimizer="sgd", weight_decay=0.1), capsys)
+    passed, failed, _ = run(build(optimizer="sgd", weight_decay=0.1, decay_biases=decay_biases), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}
     assert movements(failed) == wrong
@@ -601,3 +795,92 @@ def test_gradient_that_is_not_zero_where_it_should_be(monkeypatch, capsys):
     passed, failed, _ = run(build(init="zeros", activation="tanh"), capsys)
     assert not passed
     assert {f"{FIRST}.weight", "layers.1.weight"} <= failed["gradients, float64"]
+
+
+class TestAdversary:
+    """Each fault in the term of virtual adversarial training is named by the rows that it makes wrong, and no other."""
+
+    DIRECTION, LENGTH, VALUE = (f"{name}, steps 1–20" for name in ("direction of r", "length of r", "λ KL"))
+    GRADIENTS = gradient_rows(EVERY_GRADIENT)
+
+    def failed(self, capsys, **options):
+        passed, failed, _ = run(build(vat=0.7, activation="tanh", **options), capsys)
+        assert not passed
+        assert set(failed) == {"updates, float64"}
+        return failed["updates, float64"]
+
+    def test_sign_of_its_gradient(self, monkeypatch, capsys):
+        backward = adversary_file.kl_backward
+        monkeypatch.setattr(adversary_file, "kl_backward", lambda log_p, log_q: -backward(log_p, log_q))
+        assert self.failed(capsys) == {self.DIRECTION, *self.GRADIENTS}
+
+    def test_kl_the_other_way_round(self, monkeypatch, capsys):
+        forward = adversary_file.kl_forward
+        monkeypatch.setattr(adversary_file, "kl_forward", lambda log_p, log_q: forward(log_q, log_p))
+        assert self.failed(capsys) == {self.VALUE}
+
+    def test_weight(self, monkeypatch, capsys):
+        backward = VirtualAdversary.backward
+        monkeypatch.setattr(VirtualAdversary, "backward", lambda self, w, d, scale: backward(self, w, d, scale * 0.99))
+        assert self.failed(capsys) == self.GRADIENTS
+
+    def test_mean_over_weights_of_classes(self, monkeypatch, capsys):
+        scale = HandStep._scale
+        monkeypatch.setattr(HandStep, "_scale", lambda self, n, logits: scale(self, n * 1.0 if n != 12 else 11, logits))
+        assert self.failed(capsys, class_weights=[0.1, 2.0, 1.0, 0.7]) == self.GRADIENTS
+
+    def test_one_length_for_the_whole_minibatch(self, monkeypatch, capsys):
+        monkeypatch.setattr(adversary_file, "_scale_rows_", lambda d, length: d.mul_(length / d.norm()))
+        assert self.failed(capsys) >= {self.LENGTH}
+
+    def test_length(self, monkeypatch, capsys):
+        scale = adversary_file._scale_rows_
+        monkeypatch.setattr(adversary_file, "_scale_rows_", lambda d, eps: scale(d, eps * (1.01 if eps == 2 else 1)))
+        assert self.failed(capsys) == {self.DIRECTION, self.LENGTH}
+
+    def test_backward_pass_to_the_input(self, monkeypatch, capsys):
+        monkeypatch.setattr(adversary_file, "linear_backward_input", lambda dz, w, out: torch.mm(dz, w.t(), out=out))
+        assert self.failed(capsys) == {self.DIRECTION}
+
+    def test_directions_of_another_step(self, monkeypatch, capsys):
+        start = Draws.start
+        monkeypatch.setattr(
+            hand_step_file.Draws, "start", lambda self, step, *rows: start(self, step + (len(rows) == 3), *rows)
+        )
+        assert self.failed(capsys) == {self.DIRECTION}
+
+    def test_term_left_out_of_the_gradient(self, monkeypatch, capsys):
+        monkeypatch.setattr(
+            VirtualAdversary, "backward", lambda self, workspace, dlogits, scale: workspace.backward(dlogits)
+        )
+        assert self.failed(capsys) == self.GRADIENTS
+
+    def test_norms_without_their_share(self, monkeypatch, capsys):
+        backward = VirtualAdversary.backward
+
+        def broken(self, workspace, dlogits, scale):
+            for handed_out in backward(self, workspace, dlogits, scale):
+                k = handed_out[0]
+                if k in workspace.norm_gradients:
+                    for total, share in zip(workspace.norm_gradients[k], self.workspace.norm_gradients[k], strict=True):
+                        total -= share
+                yield handed_out
+
+        monkeypatch.setattr(VirtualAdversary, "backward", broken)
+        norms = {f"norms.{k}.{kind}" for k in range(2) for kind in ("weight", "bias")}
+        assert self.failed(capsys, norm="layer") == gradient_rows(norms)
+
+    def test_input_dropout_forgotten_on_the_way_back(self, monkeypatch, capsys):
+        monkeypatch.setattr(adversary_file, "dropout_backward", lambda da, mask: da)
+        assert self.failed(capsys, input_dropout=0.3) == {self.DIRECTION}
+
+    def test_rows_of_batch_norm_scaled_one_by_one(self, monkeypatch, capsys):
+        """Harmless without it, but with it the samples' gradients are no longer in proportion."""
+        backward = adversary_file.kl_backward
+
+        def broken(log_p, log_q):
+            dlogits = backward(log_p, log_q)
+            return dlogits / dlogits.abs().amax(1, keepdim=True) if dlogits.abs().amax() < 1e-4 else dlogits
+
+        monkeypatch.setattr(adversary_file, "kl_backward", broken)
+        assert self.failed(capsys, norm="batch") == {self.DIRECTION}

@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mlp_lightning.commands.explain import explain, find_minibatch, walk
 from mlp_lightning.data import Batches
+from mlp_lightning.data.loader import Batch
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.sources import Dataset
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.quiet import quiet_lightning
 
@@ -178,6 +180,43 @@ def test_the_loss_is_written_as_it_is_configured(name):
     assert (steps["L"].formula, steps["dlogits"].formula, steps["dlogits"].numbers) == LOSS_FORMULAS[name]
 
 
+MIXED_FORMULAS = {
+    "mean": (
+        "L = −1/B · Σᵢⱼ Q[i, j] log P[i, j],  Q = Y",
+        "dlogits = dZ₃ = (softmax(logits) − Q) · 1/B",
+        "the sample is of class 1 by 0.25 and 2 by 0.75, the network says",
+    ),
+    "weighted mean": (
+        "L = −1/Σᵢⱼ w[j] Y[i, j] · Σᵢⱼ w[j] Q[i, j] log P[i, j],  Q = Y",
+        "dlogits = dZ₃ = ((Σⱼ w[j] Q[·, j]) · softmax(logits) − w · Q) · 1/Σᵢⱼ w[j] Y[i, j]",
+        "the sample is of class 1 by 0.25 and 2 by 0.75, the network says",
+    ),
+    "mse mean": ("L = 1/(B·K) · Σ E²", "dlogits = dZ₃ = 2/(B·K) · E", "by 0.25"),
+}
+
+
+@pytest.mark.parametrize("name", MIXED_FORMULAS)
+def test_a_mixed_loss_is_autograds_and_written_as_it_is(name):
+    x, _ = make_batch()
+    y = torch.zeros(8, 3, dtype=torch.float64)
+    y[:, 1:] = torch.tensor([0.25, 0.75])
+    module = make_module(**LOSSES[name])
+    steps = by_name(walk(module, x, y), "loss", "backward")
+    first = steps["E"] if "mse" in name else steps["P"]
+    formula, gradient, numbers = MIXED_FORMULAS[name]
+    assert (steps["L"].formula, steps["dlogits"].formula) == (formula, gradient)
+    assert numbers in first.numbers
+    logits = module.network(x)[0].clone().requires_grad_()
+    weights = torch.tensor(LOSSES[name].get("class_weights") or [1.0] * 3, dtype=torch.float64)
+    if "mse" in name:
+        loss = F.mse_loss(logits, y)
+    else:
+        loss = F.cross_entropy(logits, y, weight=weights, reduction="sum") / (y @ weights).sum()
+    torch.testing.assert_close(steps["L"].value, loss.detach())
+    torch.testing.assert_close(steps["dlogits"].value, torch.autograd.grad(loss, logits)[0])
+    assert first.marked == 2
+
+
 def test_shapes_are_filled_in():
     steps = by_name(walk(make_module(), *make_batch()), "forward", "backward")
     assert steps["Z1"].shapes == "(8, 6) × (6, 7) + (7,) → (8, 7)"
@@ -202,6 +241,58 @@ def test_multiply_adds_are_half_of_torchs_count_of_operations(sizes):
     assert 2 * count("forward") == forward.get_total_flops()
     assert 2 * (count("forward") + count("backward")) == both.get_total_flops()
     assert count("loss") == count("update") == count("afterwards") == 0
+
+
+ADVERSARY = {
+    "plain": {},
+    "sum, three iterations": {"reduction": "sum", "vat_iterations": 3, "activation": "tanh"},
+    "dropout, batch norm": {"norm": "batch", "dropout": 0.3, "input_dropout": 0.2},
+}
+
+
+@pytest.mark.parametrize("options", ADVERSARY.values(), ids=ADVERSARY)
+def test_an_adversarys_numbers_are_those_of_the_training_step(options):
+    x, y = make_batch()
+    module = make_module(vat=0.7, vat_eps=0.9, clip_norm=1e9, **options)
+    steps = by_name(walk(module, x, y, 2, step=3), "adversary", "update")
+
+    reduction, seed = module.hparams["reduction"], module.hparams["seed"]
+    adversary = module.make_adversary()
+    training = HandStep(
+        module.network,
+        module.loss,
+        module.make_optimizer(module.network),
+        reduction=reduction,
+        dropout=module.make_dropout(),
+        adversary=adversary,
+        seed=seed,
+    )
+    training(Batch(x, y, x[:0], y[:0], len(x)), 0.0, step=3)
+    for name, expected in (
+        ("R", adversary.r),
+        ("X_r", adversary.x_r),
+        ("D", adversary.divergence),
+        ("dθ", module.network.flat_grad),
+        ("g", module.network.flat_grad),
+    ):
+        torch.testing.assert_close(steps[name].value, expected, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(steps["d"].value.norm(dim=1), torch.ones(len(x), dtype=torch.float64))
+    torch.testing.assert_close(steps["R"].value.norm(dim=1), torch.full((len(x),), 0.9, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_an_adversarys_multiply_adds_are_those_of_its_passes(iterations):
+    module, (x, y) = make_module(vat=1.0, vat_iterations=iterations), make_batch()
+    with FlopCounterMode(display=False) as walked:
+        HandStep(
+            module.network,
+            module.loss,
+            module.make_optimizer(module.network),
+            reduction="mean",
+            adversary=module.make_adversary(),
+        )(Batch(x, y, x[:0], y[:0], len(x)), 0.1)
+    count = sum(step.multiply_adds for step in walk(make_module(vat=1.0, vat_iterations=iterations), x, y))
+    assert 2 * count == walked.get_total_flops()
 
 
 def test_bytes_count_operands_and_results_once():
@@ -298,6 +389,9 @@ def make_trainer(**options) -> pl.Trainer:
 
 RECIPES = {
     "adam_norm": ({"optimizer": "adam_norm", "lr": 0.3}, {}),
+    "muon, constrained": ({"optimizer": "muon", "lr": 0.01, "l1": 0.5, "max_norm": 1.0}, {}),
+    "nadam, decay of weights": ({"optimizer": "nadam", "weight_decay": 0.1, "decay_biases": False}, {}),
+    "plain sgd, constrained": ({"optimizer": "sgd", "l1": 0.5, "max_norm": 1.0}, {}),
     "cosine after a rise": ({"schedule": "cosine", "warmup_epochs": 0.5, "clip_norm": 0.1}, {}),
     "one_cycle, limited": (
         {"schedule": "one_cycle", "optimizer": "sgd", "momentum": 0.5},
@@ -331,6 +425,9 @@ def test_the_update_is_the_first_step_of_a_training(options, trainer_options, mo
         trainer.fit(trained, make_data())
     change = next(step.value for step in recorded if step.name == "Δθ")
     assert change.dtype == stop.after.dtype
+    for weights in (step.value for step in recorded if step.name == "W"):
+        # What follows the rule.
+        change[: len(weights)] = weights - before[: len(weights)]
     # Plain SGD is rounded once, within the product, where the formulas that are shown round twice.
     roundings = 1 if options.get("optimizer") == "sgd" and "momentum" not in options else 0
     atol = roundings * torch.finfo(before.dtype).eps * float(before.abs().max())

@@ -85,11 +85,13 @@ def test_an_image_is_drawn_dark_where_it_is_large():
         {"optimizer": "adam", "amsgrad": True, "weight_decay": 0.123456789, "clip_norm": 1e-3, "clip_value": 1e-5},
         {"optimizer": "rmsprop", "centered": True, "momentum": 0.123456789, "label_smoothing": 0.123456789},
         {"optimizer": "adam_norm", "class_weights": [1.5] * 12, "label_smoothing": 0.1, "activation": "gelu"},
+        {"optimizer": "nadam", "weight_decay": 0.123456789, "decay_biases": False, "lr": 0.00123456789},
+        {"optimizer": "muon", "lr": 0.00123456789, "decay_biases": False, "l1": 0.123456789, "max_norm": 1.23456789},
         {"loss": "mse", "activation": "softplus", "lr": 1e30},
         {"image_shape": (1, 400), "sizes": (400, 12)},
         {"image_shape": None, "names": ("a name that is far too long to be shown in full",) * 12},
     ],
-    ids=["adam", "rmsprop", "adam_norm", "mse diverging", "wide image", "long names"],
+    ids=["adam", "rmsprop", "adam_norm", "nadam", "muon", "mse diverging", "wide image", "long names"],
 )
 def test_no_line_is_longer_than_100_columns(options):
     for line in text_of(*walked(**options)).splitlines():

@@ -29,6 +29,12 @@ RULES = {
     ),
     "amsgrad": ({"optimizer": "adam", "amsgrad": True}, torch.optim.Adam, {"amsgrad": True}),
     "adamw": ({"optimizer": "adamw", "weight_decay": 0.2}, torch.optim.AdamW, {"weight_decay": 0.2}),
+    "nadam": ({"optimizer": "nadam"}, torch.optim.NAdam, {}),
+    "nadam decoupled": (
+        {"optimizer": "nadam", "weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.2},
+        torch.optim.NAdam,
+        {"weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.2},
+    ),
     "rmsprop": ({"optimizer": "rmsprop"}, torch.optim.RMSprop, {}),
     "rmsprop all": (
         {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.9},
@@ -37,6 +43,15 @@ RULES = {
     ),
 }
 LR, FACTOR = 0.02, 0.25
+
+
+@pytest.fixture
+def float64_by_default():
+    """torch's NAdam keeps its product of momenta in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 def make_module(**options) -> MLPModule:
@@ -98,7 +113,7 @@ def flat(tensors):
 
 
 @pytest.mark.parametrize(("options", "rule", "torch_options"), RULES.values(), ids=RULES)
-def test_the_step_is_torchs(options, rule, torch_options):
+def test_the_step_is_torchs(float64_by_default, options, rule, torch_options):
     module = make_module(**options)
     steps = updates(module, lr_factor=FACTOR)
     changes, optimizer = torch_step(module, rule, torch_options)
@@ -131,6 +146,17 @@ def test_weight_decay_is_recorded_where_it_enters():
     theta.grad = torch.zeros_like(theta)
     torch.optim.AdamW([theta], lr=LR * FACTOR, weight_decay=0.1).step()
     torch.testing.assert_close(shrunk.value, theta.detach(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("optimizer", "rule"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_a_decay_that_spares_the_biases_is_torchs(optimizer, rule):
+    module = make_module(optimizer=optimizer, weight_decay=0.1, decay_biases=False)
+
+    def grouped(parameters, lr):
+        weights, biases = parameters[::2], parameters[1::2]
+        return rule([{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}], lr=lr)
+
+    check_changes(updates(module, lr_factor=FACTOR), torch_step(module, grouped, {})[0])
 
 
 CLIPS = {
@@ -184,6 +210,14 @@ NUMBERS = {
         ],
     ),
     "adamw": ({"optimizer": "adamw", "weight_decay": 0.5}, ["θ ← (1 − 0.005 · 0.5) θ"]),
+    "adamw, weights": (
+        {"optimizer": "adamw", "weight_decay": 0.5, "decay_biases": False},
+        ["θ ← (1 − 0.005 · 0.5) θ,  in the weights alone"],
+    ),
+    "rmsprop, weights": (
+        {"optimizer": "rmsprop", "weight_decay": 0.5, "decay_biases": False},
+        ["g ← g + 0.5 · θ,  in the weights alone"],
+    ),
     "centered": (
         {"optimizer": "rmsprop", "centered": True},
         ["a ← 0.99 · a + (1 − 0.99) · g,  a = 0 at first", "θ ← θ − 0.005 · g / (√(v − a²) + 1e−08)"],
@@ -197,6 +231,69 @@ def test_numbers_are_filled_into_the_rule(options, expected):
     numbers = [step.numbers for step in steps]
     assert [number for number in numbers if number in expected] == expected
     assert named(steps)["η"].numbers == "0.02 · 0.25 = 0.005"
+
+
+def test_nadams_numbers_are_its_first_step():
+    """What is printed, computed with: θ's change along one entry."""
+    steps = updates(make_module(optimizer="nadam"), lr_factor=FACTOR)
+    text = next(step.numbers for step in steps if step.name == "Δθ")
+    quotient = text.split("θ ← θ − ")[1].replace("−", "-").replace("·", "*").replace("√", "sqrt")
+    m, v, g = (named(steps)[name].value[0] for name in "mvg")
+    change = eval(quotient, {"sqrt": torch.sqrt, "m": m, "v": v, "g": g})
+    torch.testing.assert_close(-change, named(steps)["Δθ"].value[0], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_shows_its_orthogonal_step_and_moves_biases_as_adamw(nesterov):
+    module = make_module(optimizer="muon", weight_decay=0.0, nesterov=nesterov)
+    steps = named(updates(module, lr_factor=FACTOR))
+    start = 0
+    for k, layer in enumerate(module.network.layers):
+        o = steps["O"].value[start : start + layer.weight.numel()].view(layer.weight.shape)
+        start += layer.weight.numel()
+        change = steps[f"ΔW{'₁₂₃'[k]}"].value
+        expected = -LR * FACTOR * 0.2 * max(layer.weight.shape) ** 0.5 * o
+        torch.testing.assert_close(change, expected, rtol=TOLERANCE, atol=TOLERANCE)
+        # All directions of the gradient, to which the first U is parallel, and none beyond it.
+        left, _, right = torch.linalg.svd(torch_gradient(module, k), full_matrices=False)
+        values = left.t() @ o @ right.t()
+        torch.testing.assert_close(values, values.diag().diag(), rtol=0, atol=1e-9)
+    changes, _ = torch_step(module, torch.optim.AdamW, {"weight_decay": 0.0})
+    for k, change in enumerate(changes[1::2]):
+        torch.testing.assert_close(steps[f"Δb{'₁₂₃'[k]}"].value, change, rtol=TOLERANCE, atol=TOLERANCE)
+    assert torch.equal(steps["Δθ"].value, flat_changes(steps))
+
+
+def torch_gradient(module, k):
+    """dW of one layer, from a step of length 1 down it."""
+    changes, _ = torch_step(module, torch.optim.SGD, {})
+    return changes[2 * k] / -(LR * FACTOR)
+
+
+def flat_changes(steps):
+    return torch.cat([steps[f"Δ{symbol}{k}"].value.flatten() for symbol in "Wb" for k in "₁₂₃"])
+
+
+def test_constraints_follow_the_rule():
+    module = make_module(optimizer="sgd", l1=3.0, max_norm=1.2)
+    plain = named(updates(make_module(optimizer="sgd"), lr_factor=FACTOR))
+    steps = updates(module, lr_factor=FACTOR)
+    shrunk, bounded = [step for step in steps if step.name == "W"]
+    weights = module.network.flat[: module.network.weight_numel].detach() + plain["Δθ"].value[: len(shrunk.value)]
+    threshold = LR * FACTOR * 3.0
+    expected = torch.nn.functional.softshrink(weights, threshold)
+    torch.testing.assert_close(shrunk.value, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    zeros = int((expected == 0).sum())
+    assert shrunk.numbers == f"η λ₁ = 0.005 · 3:  {zeros} of {len(expected)} weights are 0"
+    start, beyond = 0, 0
+    for k, layer in enumerate(module.network.layers):
+        part = expected[start : start + layer.weight.numel()].view(layer.weight.shape)
+        start += layer.weight.numel()
+        beyond += int((part.norm(dim=1) > 1.2).sum())
+        after = layer.weight + named(steps)[f"ΔW{'₁₂₃'[k]}"].value
+        torch.testing.assert_close(after, torch.renorm(part, 2, 0, 1.2), rtol=1e-6, atol=1e-6)
+    assert 0 < beyond < 15
+    assert bounded.numbers == f"c = 1.2:  {beyond} of 15 units were beyond"
 
 
 def test_adam_norm_divides_by_one_number():
@@ -231,3 +328,13 @@ def test_an_initial_zero_has_no_relative_change():
     steps = named(updates(module))
     assert steps["ΔW₁"].numbers == ""
     assert float(steps["Δb₂"].value.norm()) > 0
+
+
+@pytest.mark.parametrize(("averaging", "share"), [("ema", 0.9), ("swa", 1.0)])
+def test_the_average_follows_the_weights(averaging, share):
+    module = make_module(optimizer="sgd", averaging=averaging)
+    steps = named(updates(module, lr_factor=FACTOR))
+    expected = module.network.flat.detach() + share * steps["Δθ"].value
+    torch.testing.assert_close(steps["θ̄"].value, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    assert steps["θ̄"].numbers == f"w = {share:g} at t = 0"
+    assert "θ̄" not in named(updates(make_module(), lr_factor=FACTOR))

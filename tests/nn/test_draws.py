@@ -42,10 +42,7 @@ def test_seed_purpose_and_step_tell_draws_apart(kind, other):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bounds", [(0, 20, 40), (0, 1, 13, 40), (0, 0, 40, 40)], ids=str)
 def test_processes_share_the_rows_of_one(kind, bounds):
-    shares = [
-        drawn(kind, rows=stop - start, first=start, size=40)
-        for start, stop in itertools.pairwise(bounds)
-    ]
+    shares = [drawn(kind, rows=stop - start, first=start, size=40) for start, stop in itertools.pairwise(bounds)]
     assert torch.equal(torch.cat(shares), drawn(kind))
 
 

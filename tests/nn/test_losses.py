@@ -291,7 +291,9 @@ INT_TARGETS = torch.zeros(3, dtype=torch.int64)
     ],
 )
 def test_bad_minibatches(loss, logits, targets):
-    with pytest.raises(ValueError, match=r"^floating-point logits \(B, K\) and int64 targets \(B,\) or prob.* needed, got"):
+    with pytest.raises(
+        ValueError, match=r"^floating-point logits \(B, K\) and int64 targets \(B,\) or prob.* needed, got"
+    ):
         loss().forward(logits, targets)
 
 

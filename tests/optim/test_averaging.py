@@ -79,5 +79,5 @@ def test_a_decay_outside_its_range(decay):
 
 @pytest.mark.parametrize("first_step", [-1, 0.5, True])
 def test_a_first_step_outside_its_range(first_step):
-    with pytest.raises(ValueError, match="^first_step must be an integer >= 0, got"):
+    with pytest.raises(ValueError, match=r"^first_step must be an integer >= 0"):
         swa(first_step)

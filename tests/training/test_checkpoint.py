@@ -1,12 +1,11 @@
-import io
 import os
-import pickle
 
 import pytest
 import torch
 
+from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks, read_checkpoint
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.module import MLPModule
 
 WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
@@ -78,58 +77,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"^checkpoint .*last\.ckpt cannot be written: "):
         AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "file" / "last.ckpt")
-
-
-class Code:
-    def __reduce__(self):
-        return os.mkdir, (self.folder,)
-
-    def __init__(self, folder):
-        self.folder = folder
-
-
-def saved(contents) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(contents, buffer)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (b"", "is not a readable checkpoint"),
-        (b"some text\n", "is not a readable checkpoint"),
-        (saved(WHOLE)[:-200], "is not a readable checkpoint"),
-        (pickle.dumps({"state_dict": print}), "is not a readable checkpoint"),
-        (saved({"state_dict": {}, "epoch": 3}), "it has no hyper_parameters, sizes, history, window"),
-        (saved({}), "is not a checkpoint of this trainer"),
-        (saved([1, 2]), "is not a checkpoint of this trainer"),
-        (saved(torch.zeros(3)), "is not a checkpoint of this trainer"),
-        (saved(5), "is not a checkpoint of this trainer"),
-    ],
-    ids=["empty", "text", "cut off", "pickle", "other trainer's", "no keys", "list", "tensor", "number"],
-)
-def test_what_is_no_checkpoint_of_this_trainer_is_refused(tmp_path, contents, message):
-    path = tmp_path / "x.ckpt"
-    path.write_bytes(contents)
-    with pytest.raises(UserError, match=message) as caught:
-        read_checkpoint(str(path))
-    assert str(caught.value).startswith(f"--ckpt_path: {path} ")
-    assert "\n" not in str(caught.value)
-
-
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
-    path, trace = tmp_path / "x.ckpt", tmp_path / "trace"
-    path.write_bytes(saved({**WHOLE, "extra": Code(str(trace))}))
-    with pytest.raises(UserError, match="is not a readable checkpoint"):
-        read_checkpoint(str(path))
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("name", ["missing.ckpt", "."], ids=["no file", "folder"])
-def test_a_path_without_file_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match=r"^--ckpt_path: there is no file "):
-        read_checkpoint(str(tmp_path / name))
 
 
 @pytest.fixture

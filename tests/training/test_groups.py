@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.loggers import CSVLogger
 
 from mlp_lightning.commands.trainer import Trainer
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
 from mlp_lightning.training.groups import wants_every_step
@@ -18,9 +19,31 @@ from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.progress_bar import GroupProgressBar
 
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
+DEFORMED = {"mixup": 0.4, "deform": DeformOptions(elastic=0.5, sigma=1.0, rotation=20, shift=0.5, noise=0.1, cutout=1)}
 RECIPES = {
+    "adam, deformed, mixed": ({"optimizer": "adam", "lr": 0.01}, DEFORMED),
     "sgd inside the product": ({"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.01}, {}),
     "sgd clipped, per batch": ({"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "clip_norm": 0.5}, PER_BATCH),
+    "sgd inside the product, decay of weights": (
+        {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.01, "decay_biases": False},
+        {},
+    ),
+    "adversary, sgd inside the product": ({"optimizer": "sgd", "lr": 0.05, "vat": 1.0}, {}),
+    "adversary, dropout, batch norm": ({"optimizer": "adam", "vat": 0.5, "dropout": 0.2, "norm": "batch"}, {}),
+    "dropout, sgd inside the product": ({"optimizer": "sgd", "lr": 0.05, "dropout": 0.3, "input_dropout": 0.1}, {}),
+    "batch norm, dropout, averaged": (
+        {"optimizer": "adam", "lr": 0.01, "norm": "batch", "dropout": 0.3, "averaging": "ema", "ema_decay": 0.7},
+        {},
+    ),
+    "layer norm, sgd, per batch": ({"optimizer": "sgd", "lr": 0.05, "norm": "layer"}, PER_BATCH),
+    "adam, averaged": ({"optimizer": "adam", "lr": 0.01, "averaging": "ema", "ema_decay": 0.7}, {}),
+    "sgd, tail averaged, per batch": (
+        {"optimizer": "sgd", "lr": 0.05, "averaging": "swa", "swa_start": 0.5},
+        PER_BATCH,
+    ),
+    "muon, max-norm": ({"optimizer": "muon", "lr": 0.01, "max_norm": 1.0, "schedule": "cosine"}, {}),
+    "nadam, l1": ({"optimizer": "nadam", "lr": 0.01, "l1": 0.01}, {}),
+    "sgd inside the product, constrained": ({"optimizer": "sgd", "lr": 0.05, "l1": 0.01, "max_norm": 1.0}, {}),
     "adam, cosine": ({"optimizer": "adam", "lr": 0.01, "schedule": "cosine", "warmup_epochs": 0.5}, {}),
     "sum of weighted classes": (
         {"optimizer": "rmsprop", "reduction": "sum", "class_weights": [1.0, 2.0, 0.5, 1.5], "activation": "tanh"},

@@ -226,6 +226,21 @@ def test_steps_are_counted_and_recorded_where_the_trainer_says(fit, trainer, ste
     assert history["val/loss"][0] == history["val/accuracy"][0] == validated
 
 
+def test_an_adversarys_divergence_is_recorded_beside_the_cross_entropy(fit):
+    plain, weightless, adversarial = (
+        fit({"optimizer": "sgd", "vat": vat}, max_epochs=1, log_every_n_steps=1).module.curves.history
+        for vat in (0.0, 1e-30, 1.0)
+    )
+    assert "train/vat" not in plain
+    # It only watches, and shows what the divergence is of the weights that the cross-entropy is of.
+    assert weightless["train/loss"] == (plain["train/loss"][0], pytest.approx(plain["train/loss"][1], rel=1e-5))
+    assert adversarial["train/vat"][0] == adversarial["train/loss"][0]
+    assert adversarial["train/loss"][1][0] == pytest.approx(plain["train/loss"][1][0], rel=1e-6)
+    assert adversarial["train/vat"][1][0] == pytest.approx(weightless["train/vat"][1][0], rel=1e-6)
+    assert all(0 < value < 100 for value in adversarial["train/vat"][1])
+    assert adversarial["train/vat"][1][-1] < weightless["train/vat"][1][-1]
+
+
 def test_no_step_is_lost_between_two_records(fit):
     means, single = (fit({"optimizer": "sgd"}, log_every_n_steps=n).module.curves.history["train/loss"] for n in (4, 1))
     sizes = [16, 16, 16, 16, 6] * 2

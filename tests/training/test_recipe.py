@@ -16,10 +16,20 @@ from mlp_lightning.training.recipe import (
 )
 
 TAKEN = {
-    "sgd": {"momentum", "dampening", "nesterov", "weight_decay"},
-    "adam": {"weight_decay", "beta1", "beta2", "eps", "amsgrad"},
-    "adamw": {"weight_decay", "beta1", "beta2", "eps", "amsgrad"},
-    "rmsprop": {"momentum", "weight_decay", "eps", "alpha", "centered"},
+    "sgd": {"momentum", "dampening", "nesterov", "weight_decay", "decay_biases"},
+    "adam": {"weight_decay", "decay_biases", "beta1", "beta2", "eps", "amsgrad"},
+    "adamw": {"weight_decay", "decay_biases", "beta1", "beta2", "eps", "amsgrad"},
+    "rmsprop": {"momentum", "weight_decay", "decay_biases", "eps", "alpha", "centered"},
+    "nadam": {
+        "weight_decay",
+        "decay_biases",
+        "beta1",
+        "beta2",
+        "eps",
+        "momentum_decay",
+        "decoupled_weight_decay",
+    },
+    "muon": {"momentum", "nesterov", "weight_decay", "decay_biases", "beta1", "beta2", "eps", "ns_steps"},
     "adam_norm": {"beta1", "beta2", "eps"},
 }
 VALUES = {
@@ -27,17 +37,21 @@ VALUES = {
     "dampening": 0.25,
     "nesterov": False,
     "weight_decay": 0.125,
+    "decay_biases": False,
     "beta1": 0.75,
     "beta2": 0.8,
     "eps": 1e-3,
     "amsgrad": True,
     "alpha": 0.9,
     "centered": True,
+    "momentum_decay": 0.5,
+    "decoupled_weight_decay": True,
+    "ns_steps": 3,
 }
 
 
 def optimizer(name, lr=0.1, **options):
-    return make_optimizer(torch.zeros(6), 4, name, lr, {**dict.fromkeys(OPTIMIZER_OPTIONS), **options})
+    return make_optimizer(torch.zeros(6), [(1, 2), (2, 1)], name, lr, {**dict.fromkeys(OPTIMIZER_OPTIONS), **options})
 
 
 def schedule(name, *, warmup_epochs=0.0, steps_per_epoch=10, total_steps=100.0, **options):
@@ -63,8 +77,8 @@ def test_an_optimizer_takes_its_own_options_and_refuses_the_others(name, option)
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_options_that_are_null_keep_the_rules_defaults(name):
-    extra = {"weight_numel": 4} if name == "adam_norm" else {}
-    rule = OPTIMIZERS[name]([torch.zeros(6)], lr=0.1, **extra)
+    weights = {"weight_shapes": [(1, 2), (2, 1)]} if name == "muon" else {"weight_numel": 4}
+    rule = OPTIMIZERS[name]([torch.zeros(6)], lr=0.1, **weights)
     assert optimizer(name).defaults == rule.defaults
 
 

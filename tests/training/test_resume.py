@@ -4,17 +4,31 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
 
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
+DEFORMED = {"mixup": 0.4, "deform": DeformOptions(elastic=0.5, sigma=1.0, rotation=20, shift=0.5, noise=0.1, cutout=1)}
 ROWS = {
+    "adam, deformed, mixed": ({"optimizer": "adam", "lr": 0.01}, DEFORMED),
     "sgd with momentum, per batch": ({"optimizer": "sgd", "momentum": 0.9, "lr": 0.01, "reduction": "sum"}, PER_BATCH),
+    "adamw, decay of weights": ({"optimizer": "adamw", "weight_decay": 0.1, "decay_biases": False}, {}),
+    "adversary": ({"optimizer": "adam", "lr": 0.01, "vat": 1.0}, {}),
+    "batch norm, dropout, averaged": (
+        {"norm": "batch", "dropout": 0.3, "input_dropout": 0.1, "lr": 0.01, "averaging": "ema", "ema_decay": 0.8},
+        {},
+    ),
+    "layer norm, sgd": ({"optimizer": "sgd", "norm": "layer", "lr": 0.01}, PER_BATCH),
+    "sgd, averaged": ({"optimizer": "sgd", "lr": 0.05, "averaging": "ema", "ema_decay": 0.8}, {}),
+    "nadam, l1": ({"optimizer": "nadam", "lr": 0.01, "weight_decay": 0.01, "l1": 0.01}, {}),
+    "muon, max-norm": ({"optimizer": "muon", "lr": 0.01, "max_norm": 1.0}, {}),
     "adam, shuffled": ({"optimizer": "adam", "lr": 0.01, "amsgrad": True, "weight_decay": 0.01}, {}),
 }
 SCHEDULES = {
     "cosine": {"schedule": "cosine", "warmup_epochs": 0.5},
     "one_cycle": {"schedule": "one_cycle"},
+    "tail average": {"averaging": "swa", "swa_start": 0.25},
     "step": {"schedule": "step", "step_epochs": 1.5, "gamma": 0.5},
 }
 

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
 from mlp_lightning.training.strategy import START_METHODS, check_strategy, gather_from_ranks, sum_over_ranks
@@ -15,11 +16,41 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 FORKED = {"devices": 2, "strategy": "ddp_fork"}
 WEIGHTS = [0.5, 1.0, 2.0, 3.0]
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
+DEFORMED = {"mixup": 0.4, "deform": DeformOptions(elastic=0.5, sigma=1.0, rotation=20, shift=0.5, noise=0.1, cutout=1)}
 # 70 training samples of a holdout are 3 · 23 + 1: one process has no sample of the last minibatch. Of a minibatch of 5
 # samples one validates, and one process has none.
 ROWS = {
     "sum, weights, shuffled": ({"reduction": "sum", "class_weights": WEIGHTS}, {"batch_size": 23}),
     "mean, weights, shuffled": ({"reduction": "mean", "class_weights": WEIGHTS}, {"batch_size": 23}),
+    "decay of weights": ({"weight_decay": 0.1, "decay_biases": False}, {"batch_size": 16}),
+    # The length of the trial step magnifies roundings by its reciprocal: that of 1 leaves them as they are.
+    "adversary, mean, weights": ({"vat": 1.0, "vat_xi": 1.0, "class_weights": WEIGHTS}, {"batch_size": 23}),
+    "adversary, sum, clipped": (
+        {"vat": 0.5, "vat_xi": 1.0, "reduction": "sum", "clip_norm": 0.5},
+        {"batch_size": 16},
+    ),
+    "adversary, dropout, batch norm": (
+        {"vat": 0.5, "vat_xi": 1.0, "dropout": 0.2, "input_dropout": 0.1, "norm": "batch"},
+        {"batch_size": 5},
+    ),
+    "dropout": ({"dropout": 0.3, "input_dropout": 0.2}, {"batch_size": 23}),
+    # The last minibatch of 70 has one sample: it has no spread, and one of the processes has no share in it.
+    "batch norm, mean": ({"norm": "batch"}, {"batch_size": 23}),
+    "batch norm, dropout, sum, weights": (
+        {"norm": "batch", "dropout": 0.3, "reduction": "sum", "class_weights": WEIGHTS, "lr": 0.002},
+        {"batch_size": 16},
+    ),
+    "batch norm, per batch, averaged": (
+        {"norm": "batch", "averaging": "ema", "ema_decay": 0.8},
+        {"batch_size": 9, **PER_BATCH},
+    ),
+    "layer norm, dropout": ({"norm": "layer", "dropout": 0.3}, {"batch_size": 5}),
+    "averaged": ({"averaging": "ema", "ema_decay": 0.8}, {"batch_size": 23}),
+    "muon": ({"optimizer": "muon", "lr": 0.01}, {"batch_size": 16}),
+    "nadam": ({"optimizer": "nadam", "lr": 0.01, "momentum": None}, {"batch_size": 16}),
+    "l1, max-norm": ({"l1": 0.05, "max_norm": 1.0}, {"batch_size": 23}),
+    "deformed, mixed, weights": ({"class_weights": WEIGHTS}, {"batch_size": 23, **DEFORMED}),
+    "deformed, mixed, per batch": ({}, {"batch_size": 5, **DEFORMED, **PER_BATCH}),
     "mean, per batch": ({"reduction": "mean"}, {"batch_size": 5, **PER_BATCH}),
     "mean, squared error, clipped": ({"loss": "mse", "clip_norm": 0.05}, {"batch_size": 16}),
     "sum, per batch, weights": ({"reduction": "sum", "class_weights": WEIGHTS}, {"batch_size": 16, **PER_BATCH}),
@@ -56,6 +87,11 @@ def assert_equal(two, one):
 @pytest.mark.parametrize(("model", "data"), ROWS.values(), ids=ROWS)
 def test_two_processes_equal_one(last_of, model, data):
     assert_equal(last_of(model, data, **FORKED), last_of(model, data))
+
+
+def test_three_processes_equal_one_with_batch_norm_and_dropout(last_of):
+    model, data = {"norm": "batch", "dropout": 0.3, "input_dropout": 0.1}, {"batch_size": 23}
+    assert_equal(last_of(model, data, devices=3, strategy="ddp_fork"), last_of(model, data))
 
 
 @pytest.mark.parametrize("model", [{"momentum": 0.0}, {"optimizer": "adam", "momentum": None, "clip_norm": 0.1}])

@@ -31,4 +31,7 @@ bench: ## time steps, epochs, races, memory and growth beside the peers, and dra
 experiments: ## reproduce the notebook's experiments over three seeds (about 15 minutes on two cores)
 	$(PYTHON) train.py compare --notebook
 
-.PHONY: help install test test-all lint format bench experiments
+accuracy: ## train the most accurate configs over three seeds, their table, and docs/accuracy.png (hours)
+	$(PYTHON) benchmarks/accuracy.py
+
+.PHONY: help install test test-all lint format bench experiments accuracy

@@ -97,6 +97,16 @@ def test_the_readmes_python_trains(tmp_path, monkeypatch):
     assert run_blocks(README)["accuracy"] > 0.93
 
 
+def test_the_readmes_python_predicts(tmp_path, monkeypatch, run_main):
+    monkeypatch.chdir(tmp_path)
+    small = ["--model.hidden", "[32]", "--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false"]
+    run_main("fit", "--config", "fast.yaml", *small)
+    namespace: dict[str, Any] = {}
+    exec(re.search(r"^```py\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[1], namespace)
+    assert namespace["accuracy"] > 0.8
+    assert namespace["prediction"].label == str(int(namespace["data"].test_y[2]))
+
+
 @pytest.mark.parametrize("page", [README, *PAGES], ids=name_of)
 def test_relative_links_lead_to_files(page):
     assert broken_links(page) == []

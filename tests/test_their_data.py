@@ -56,7 +56,7 @@ def test_files_to_metrics_to_predictions_to_an_export(kind, tmp_path, run_main):
 
     run_main("predict", "--ckpt_path", checkpoint, "--input", new, "--output", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
-        predicted = [[cell for cell in row if cell in CLASSES][0] for row in list(csv.reader(file))[1:]]
+        predicted = [next(cell for cell in row if cell in CLASSES) for row in list(csv.reader(file))[1:]]
     assert predicted == expected
 
     run_main("export", "--ckpt_path", checkpoint, "--format", "torch", "--output", tmp_path / "model.pt")

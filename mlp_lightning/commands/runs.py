@@ -55,7 +55,7 @@ class Run:
         command += ["--trainer.default_root_dir", str(self.folder(logs))]
         command += [f"--{option}={value}" for option, value in self.settings]
         path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         if result.returncode != 0:
             lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]

@@ -10,7 +10,8 @@ import yaml
 from torch.nn import functional as F
 
 from mlp_lightning.data.module import DatasetName
-from mlp_lightning.data.sources import SOURCES
+from mlp_lightning.data.own import OWN
+from mlp_lightning.data.sources import CIFAR, SOURCES
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.activations import ACTIVATIONS
 from mlp_lightning.nn.initializers import INITIALIZERS
@@ -328,7 +329,7 @@ def test_the_seed_draws_the_weights(fit):
         (MLPModule.__init__.__annotations__["loss"], LOSSES),
         (OptimizerName, OPTIMIZERS),
         (ScheduleName, SCHEDULES),
-        (DatasetName, SOURCES),
+        (DatasetName, [*SOURCES, *CIFAR, *OWN]),
     ],
     ids=["activation", "init", "loss", "optimizer", "schedule", "dataset"],
 )

@@ -2,17 +2,25 @@
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mlp_lightning.commands.compare import compare
 from mlp_lightning.commands.draw import draw
 from mlp_lightning.commands.export import export
 from mlp_lightning.commands.init import init
-from mlp_lightning.commands.overview import asks_for_overview, overview
+from mlp_lightning.commands.overview import COMMANDS, asks_for_overview, overview
 from mlp_lightning.commands.predict import predict
 from mlp_lightning.config_files import CONFIG_FOLDER, find_config
 from mlp_lightning.errors import UserError
+
+LIGHT: dict[str, Callable[[list[str]], None]] = {
+    "init": init,
+    "compare": lambda arguments: compare(arguments, lambda name: find_config(name, CONFIG_FOLDER)),
+    "predict": predict,
+    "export": export,
+    "draw": draw,
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -38,21 +46,12 @@ def answer(arguments: Sequence[str]) -> bool:
     if asks_for_overview(arguments):
         print(overview(), end="")
         sys.exit(0)
-    if arguments[:1] == ["compare"]:
-        compare(list(arguments[1:]), lambda name: find_config(name, CONFIG_FOLDER))
+    command = arguments[0] if arguments else "nothing"
+    if command in LIGHT:
+        LIGHT[command](list(arguments[1:]))
         return True
-    if arguments[:1] == ["predict"]:
-        predict(list(arguments[1:]))
-        return True
-    if arguments[:1] == ["draw"]:
-        draw(list(arguments[1:]))
-        return True
-    if arguments[:1] == ["init"]:
-        init(list(arguments[1:]))
-        return True
-    if arguments[:1] == ["export"]:
-        export(list(arguments[1:]))
-        return True
+    if command not in COMMANDS and not command.startswith("-"):
+        raise UserError(f"subcommand: got {command}, must be one of {', '.join(COMMANDS)}")
     return False
 
 

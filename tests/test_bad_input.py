@@ -109,8 +109,8 @@ def says(*rows: tuple[str, ...]) -> pytest.MarkDecorator:
 
 
 @says(
-    ("", "subcommand", "nothing", "fit, validate, test"),
-    ("train", "subcommand", "got train", "fit, validate, test"),
+    ("", "subcommand", "nothing", "fit, validate, test", "draw"),
+    ("train", "subcommand", "got train", "init, fit, validate, test"),
     ("--config relu.yaml", "subcommand", "fit, validate, test"),
     ("--config relu.yaml fit", "--config", "after", "fit"),
     ("--verbose", "verbose", "no such option"),

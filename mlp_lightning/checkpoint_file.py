@@ -17,20 +17,21 @@ LOGS = Path("lightning_logs")
 FORMAT_KEY = "mlp_lightning_format"
 
 
-def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path") -> Path:
+def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path", logs: Path = LOGS) -> Path:
     """The checkpoint that is meant.
 
     Args:
         name: A file; a folder of a run, or of several, for the newest ``best.ckpt`` in it, or else ``last.ckpt``; or
-            one of the words ``best`` and ``last`` for the newest file of that name under ``lightning_logs``.
+            one of the words ``best`` and ``last`` for the newest file of that name under ``logs``.
         option: What an error calls it.
+        logs: Where runs are.
 
     Raises:
         UserError: there is no such file.
     """
     path = Path(name).expanduser()
     if str(name) in ("best", "last"):
-        folder, wanted = LOGS, [f"{name}.ckpt"]
+        folder, wanted = logs, [f"{name}.ckpt"]
     elif path.is_dir():
         folder, wanted = path, ["best.ckpt", "last.ckpt"]
     else:

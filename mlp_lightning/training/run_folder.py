@@ -25,7 +25,7 @@ class RunLogger(TensorBoardLogger):
     def _get_next_version(self) -> int:
         number = super()._get_next_version()
         # The other processes of a run are told its folder by the first.
-        while getattr(rank_zero_only, "rank", 0) == 0:
+        while _is_first():
             try:
                 Path(self.root_dir, f"version_{number}").mkdir()
                 break
@@ -51,6 +51,18 @@ def make_logger(root: str | None, name: str) -> TensorBoardLogger:
         raise UserError(f"trainer.default_root_dir: got {root or '.'}, but {logs / name} cannot be written")
     # With tensorboard's queue of 10 events a record of dozens of scalars waits for the disk.
     return RunLogger(logs, name=name, default_hp_metric=False, max_queue=1000)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of its run, before there is a trainer to ask."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def tell(*lines: str) -> None:
+    """Print lines, once for all processes of a run."""
+    if _is_first():
+        for line in lines:
+            print(line, flush=True)
 
 
 def log_folder(root: str | None) -> Path:

@@ -7,7 +7,6 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -23,16 +22,18 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
+from mlp_lightning.training.early_stopping import EarlyStopping
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
+from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
 from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
 from mlp_lightning.training.progress_bar import GroupProgressBar
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
-from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
-from mlp_lightning.training.run_folder import log_folder, make_logger, run_folder, tell
+from mlp_lightning.training.run_folder import is_first, log_folder, make_logger, run_folder, tell
 from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
@@ -235,6 +236,10 @@ class CLI(LightningCLI):
             given = given_options(trainer, self.trainer_defaults)
             raise UserError(f"trainer: {error} (given: {given})") from error
         check_strategy(instance)
+        # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
+        instance.callbacks.append(
+            Interruption(self.checkpoints[1] if trainer.enable_checkpointing is not False else None)
+        )
         return instance
 
     def after_instantiate_classes(self) -> None:
@@ -316,11 +321,17 @@ def _take_over(options: Namespace, defaults: Namespace, trained: dict[str, Any])
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
+    arguments = sys.argv[1:] if args is None else args
     quiet_lightning()
     register_strategies()
     try:
-        if not answer(sys.argv[1:] if args is None else args):
-            CLI(args)
+        if not answer(arguments):
+            with stopping_signals():
+                CLI(args)
+    except Stopped as stopped:
+        tell(stopped.message(arguments))
+        # Lightning takes another status of one process for a failure, and kills the others on their way out.
+        sys.exit(stopped.status if is_first() else 0)
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:

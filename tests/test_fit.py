@@ -130,9 +130,9 @@ def test_a_run_leaves_its_files_in_one_folder(fitted):
     names = {str(path.relative_to(fitted.folder)) for path in fitted.folder.rglob("*") if path.is_file()}
     expected = {
         "config.yaml",
+        "hparams.yaml",
         "metrics.json",
         "started.json",
-        "metrics.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         *(f"{name}.png" for name in ("confusion_test", "confusion_val", "curves", "digits", "mistakes", "weights")),

@@ -129,6 +129,10 @@ class MLPModule(ConfiguredModule):
         if self.curves.pending:
             self._record_means()
 
+    def on_fit_end(self) -> None:
+        """Do the same for a checkpoint after whose last step nothing was left to train."""
+        self.on_train_end()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
         self._evaluate(self.val_sums, batch)

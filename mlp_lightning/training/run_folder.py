@@ -25,7 +25,7 @@ class RunLogger(TensorBoardLogger):
     def _get_next_version(self) -> int:
         number = super()._get_next_version()
         # The other processes of a run are told its folder by the first.
-        while _is_first():
+        while is_first():
             try:
                 Path(self.root_dir, f"version_{number}").mkdir()
                 break
@@ -53,14 +53,14 @@ def make_logger(root: str | None, name: str) -> TensorBoardLogger:
     return RunLogger(logs, name=name, default_hp_metric=False, max_queue=1000)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the first process of its run, before there is a trainer to ask."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def tell(*lines: str) -> None:
     """Print lines, once for all processes of a run."""
-    if _is_first():
+    if is_first():
         for line in lines:
             print(line, flush=True)
 

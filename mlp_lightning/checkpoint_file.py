@@ -1,30 +1,37 @@
 """Checkpoints on disk: which file is meant, and what it holds, read as data only and without Lightning."""
 
+import io
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.seal import FORMAT, format_of
 
 LOGS = Path("lightning_logs")
+# Stands among the content of a sealed file, so that one whose seal was lost is not taken for one from before seals.
+FORMAT_KEY = "mlp_lightning_format"
 
 
-def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path") -> Path:
+def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path", logs: Path = LOGS) -> Path:
     """The checkpoint that is meant.
 
     Args:
         name: A file; a folder of a run, or of several, for the newest ``best.ckpt`` in it, or else ``last.ckpt``; or
-            one of the words ``best`` and ``last`` for the newest file of that name under ``lightning_logs``.
+            one of the words ``best`` and ``last`` for the newest file of that name under ``logs``.
         option: What an error calls it.
+        logs: Where runs are.
 
     Raises:
         UserError: there is no such file.
     """
     path = Path(name).expanduser()
     if str(name) in ("best", "last"):
-        folder, wanted = LOGS, [f"{name}.ckpt"]
+        folder, wanted = logs, [f"{name}.ckpt"]
     elif path.is_dir():
         folder, wanted = path, ["best.ckpt", "last.ckpt"]
     else:
@@ -41,24 +48,66 @@ def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path"
 def read_checkpoint(path: str | os.PathLike[str], *, option: str = "--ckpt_path") -> dict[str, Any]:
     """Read one of this project's checkpoints on the CPU, without running any code in it.
 
+    The bytes that are checked against the seal are the very ones that are loaded. A file from before there were seals
+    is loaded as it is.
+
     Args:
         path: The file.
         option: What an error calls it.
 
     Raises:
-        UserError: no such file, or one that is broken, carries code or comes from elsewhere.
+        UserError: no such file, or one that is broken, carries code or comes from elsewhere; the message names a good
+            one beside it, the next older one first.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{option}: there is no file {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
+        return _read(Path(path), option)
+    except UserError as error:
+        if not Path(path).is_file():
+            raise
+        good = next(_good_ones(checkpoints_beside(Path(path))), None)
+        if good is None:
+            raise
+        raise UserError(f"{error}; beside it, {good} is whole") from error
+
+
+def checkpoints_beside(path: Path) -> list[Path]:
+    """The other checkpoints in the folder of ``path``: the older ones, the newest first, then the newer ones."""
+    limit = path.stat().st_mtime_ns
+    ages = {other: other.stat().st_mtime_ns for other in path.parent.glob("*.ckpt") if other.name != path.name}
+    return sorted(ages, key=lambda other: (ages[other] > limit, -ages[other], other.name))
+
+
+def _good_ones(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        with suppress(UserError):
+            _read(path, "")
+            yield path
+
+
+def _read(path: Path, option: str) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+        file_format = format_of(data)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"{option}: there is no file {path}") from error
+    except OSError as error:
         raise UserError(f"{option}: {path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # torch raises whatever the broken byte happened to mean
+    except ValueError as error:
+        raise UserError(f"{option}: {path} is not a readable checkpoint: it is damaged, {error}") from error
+    if file_format is not None and file_format > FORMAT:
         raise UserError(
-            f"{option}: {path} is not a readable checkpoint: it is damaged, or carries code, which is never run"
-        ) from error
+            f"{option}: {path} is of format {file_format}, and this version of mlp_lightning reads up to {FORMAT}; "
+            "read it with the version that wrote it, or a newer one"
+        )
+    try:
+        checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the broken byte happened to mean
+        # What an intact seal vouches for is no accident.
+        why = "it is damaged, or carries code" if file_format is None else "it carries code"
+        raise UserError(f"{option}: {path} is not a readable checkpoint: {why}, which is never run") from error
     known = checkpoint if isinstance(checkpoint, dict) else {}
+    if known.pop(FORMAT_KEY, None) is not None and file_format is None:
+        raise UserError(f"{option}: {path} is not a readable checkpoint: it is damaged, the seal at its end is missing")
     missing = [key for key in ("state_dict", "hyper_parameters", "sizes", "history", "window") if key not in known]
     if missing:
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")

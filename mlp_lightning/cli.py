@@ -7,11 +7,10 @@ from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from mlp_lightning.checkpoint_file import read_checkpoint
+from mlp_lightning.checkpoint_file import find_checkpoint, read_checkpoint
 from mlp_lightning.commands.overview import COMMANDS, DESCRIPTION
 from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.config_files import CONFIG_FOLDER, find_configs
@@ -23,20 +22,25 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
+from mlp_lightning.training.early_stopping import EarlyStopping
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
+from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
 from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
 from mlp_lightning.training.progress_bar import GroupProgressBar
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
-from mlp_lightning.training.run_folder import make_logger
+from mlp_lightning.training.run_folder import is_first, log_folder, make_logger, run_folder, tell
 from mlp_lightning.training.strategy import check_strategy, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
 HEALTH_EVERY_N_RECORDS = 4
+# What --ckpt_path understands beside files.
+WORDS = ("best", "last", "auto")
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
 # Options of the user's own files.
@@ -127,7 +131,10 @@ class CLI(LightningCLI):
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") is None:
             return
-        checkpoint = read_checkpoint(options.ckpt_path)
+        given = str(options.ckpt_path)
+        checkpoint = self._take_checkpoint(options)
+        if checkpoint is None:
+            return
         # Checkpoints from before there were averages and norms say nothing of them.
         trained = {"averaging": "none", "norm": "none", **checkpoint["hyper_parameters"]}
         if self.config.subcommand == "fit":
@@ -137,6 +144,8 @@ class CLI(LightningCLI):
                         f"model.{name}: got {options.model[name]}, but {options.ckpt_path} "
                         f"can only go on with its own, {trained.get(name)}"
                     )
+            data = checkpoint.get("datamodule_hyper_parameters", {})
+            tell(*changed_options("model", options.model, trained), *changed_options("data", options.data, data))
         else:
             for name, value in trained.items():
                 if name in options.model:
@@ -149,11 +158,40 @@ class CLI(LightningCLI):
                 # How another kind of files was read says nothing of these.
                 data = {name: value for name, value in data.items() if name not in READING}
             _take_over(options.data, defaults, data)
+        if given in WORDS:
+            tell(f"checkpoint: {options.ckpt_path}, step {checkpoint['global_step']}")
         self._description = checkpoint.get("data")
         if options.data.dataset in OWN and self._description is None:
             raise UserError(
                 f"--ckpt_path: {options.ckpt_path} is of an older version that did not keep how its data were read"
             )
+
+    def _take_checkpoint(self, options: Namespace) -> dict[str, Any] | None:
+        """Read what ``--ckpt_path`` means, and put the file's path in place of a word; None to start anew."""
+        word, logs = str(options.ckpt_path), log_folder(options.trainer.default_root_dir)
+        fits = self.config.subcommand == "fit"
+        if word == ("best" if fits else "auto"):
+            words = "last, auto" if fits else "last, best"
+            raise UserError(f"--ckpt_path: got {word}, {self.config.subcommand} takes {words} or a file")
+        if word not in WORDS:
+            return read_checkpoint(options.ckpt_path)
+        if not fits:
+            with_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in self._arguments)
+            path = find_checkpoint(word, logs=logs / self._run_name if with_config else logs)
+            options.ckpt_path = str(path)
+            return read_checkpoint(path)
+        if word == "auto" and options.trainer.logger is False:
+            raise UserError("--ckpt_path: got auto, which looks in the log folder: trainer.logger must not be false")
+        newest, checkpoint, passed_over = newest_checkpoint(logs / self._run_name)
+        tell(*(f"passed over: {line}" for line in passed_over))
+        if newest is None and word == "last":
+            raise UserError(f"--ckpt_path: got last, but {logs / self._run_name} holds no whole checkpoint of a fit")
+        if newest is None:
+            tell(f"checkpoint: none in {logs / self._run_name}, so the training begins anew")
+            options.ckpt_path = None
+            return None
+        options.ckpt_path = str(newest)
+        return checkpoint
 
     def _set_seed(self) -> None:
         seed = self.config[self.config.subcommand].seed_everything
@@ -198,6 +236,10 @@ class CLI(LightningCLI):
             given = given_options(trainer, self.trainer_defaults)
             raise UserError(f"trainer: {error} (given: {given})") from error
         check_strategy(instance)
+        # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
+        instance.callbacks.append(
+            Interruption(self.checkpoints[1] if trainer.enable_checkpointing is not False else None)
+        )
         return instance
 
     def after_instantiate_classes(self) -> None:
@@ -231,6 +273,12 @@ class CLI(LightningCLI):
         if subcommand != "fit":
             kwargs["verbose"] = False
         return kwargs
+
+    def before_fit(self) -> None:
+        """Note where the training starts from, for one that goes on after it."""
+        folder = run_folder(self.trainer)
+        if folder is not None:
+            note_start(folder, self.config.fit.ckpt_path)
 
     def after_fit(self) -> None:
         """Test, then tell."""
@@ -273,11 +321,17 @@ def _take_over(options: Namespace, defaults: Namespace, trained: dict[str, Any])
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
+    arguments = sys.argv[1:] if args is None else args
     quiet_lightning()
     register_strategies()
     try:
-        if not answer(sys.argv[1:] if args is None else args):
-            CLI(args)
+        if not answer(arguments):
+            with stopping_signals():
+                CLI(args)
+    except Stopped as stopped:
+        tell(stopped.message(arguments))
+        # Lightning takes another status of one process for a failure, and kills the others on their way out.
+        sys.exit(stopped.status if is_first() else 0)
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:

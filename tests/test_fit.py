@@ -133,6 +133,7 @@ def test_a_run_leaves_its_files_in_one_folder(fitted):
         "config.yaml",
         "hparams.yaml",
         "metrics.json",
+        "started.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         *(f"{name}.png" for name in ("confusion_test", "confusion_val", "curves", "digits", "mistakes", "weights")),

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside their target, synced, then renamed."""
+"""Checkpoints that are whole or not there: written beside their target, sealed, synced, then renamed."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.atomic import written_beside
+from mlp_lightning.checkpoint_file import FORMAT_KEY, read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.seal import FORMAT, SealingFile
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -20,9 +22,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with written_beside(target) as temporary, temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                sealing = SealingFile(file)
+                # All that torch asks of a file is to write and to flush.
+                torch.save({**checkpoint, FORMAT_KEY: FORMAT}, sealing)  # type: ignore[arg-type]
+                sealing.seal()
         except OSError as error:
             raise UserError(f"checkpoint {target} cannot be written: {error.strerror}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read the checkpoint on the CPU, as data only; raises UserError as ``read_checkpoint``."""
+        return read_checkpoint(path)
 
 
 def checkpoint_callbacks() -> tuple[ModelCheckpoint, ModelCheckpoint]:

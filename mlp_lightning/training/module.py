@@ -129,6 +129,10 @@ class MLPModule(ConfiguredModule):
         if self.curves.pending:
             self._record_means()
 
+    def on_fit_end(self) -> None:
+        """Do the same for a checkpoint after whose last step nothing was left to train."""
+        self.on_train_end()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
         self._evaluate(self.val_sums, batch)
@@ -194,6 +198,7 @@ class MLPModule(ConfiguredModule):
             checkpoint["data"] = datamodule.data.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
+        checkpoint["results"], checkpoint["counts"] = dict(self.results), dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the history, and build the network where no data has told its sizes."""
@@ -213,6 +218,9 @@ class MLPModule(ConfiguredModule):
         if self._trainer is None or self.trainer.state.fn != "fit":
             return
         self.curves.history = checkpoint["history"]
+        # What was validated last, should nothing be left to train.
+        self.results |= checkpoint.get("results", {})
+        self.counts |= checkpoint.get("counts", {})
         # The sums are over all processes: one of them takes them up.
         self.curves.go_on(checkpoint["window"] if self.global_rank == 0 else {})
 

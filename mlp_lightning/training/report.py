@@ -68,8 +68,6 @@ class Report(pl.Callback):
         seconds = time.perf_counter() - self._start
         train_seconds = seconds - self._paused
         self.metrics |= {
-            "steps": trainer.global_step,
-            "epochs": trainer.current_epoch,
             "seconds": round(seconds, 3),
             "train_seconds": round(train_seconds, 3),
             "images_per_second": round(pl_module.samples_seen / train_seconds, 1),
@@ -77,6 +75,8 @@ class Report(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the test, which may be turned off or interrupted."""
+        # Not at the end of training: where that was complete in the checkpoint, there is none.
+        self.metrics |= {"steps": trainer.global_step, "epochs": trainer.current_epoch}
         self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

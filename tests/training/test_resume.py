@@ -78,6 +78,16 @@ def test_from_the_middle_of_an_epoch(fit_with_checkpoints, model, data, limit, s
     assert_same(resumed, straight)
 
 
+@pytest.mark.parametrize("interval", [1.0, 2], ids=["at the end of an epoch", "within an epoch"])
+def test_from_the_checkpoint_of_a_validation(fit_with_checkpoints, interval):
+    model = {"lr": 0.01}
+    straight = fit_with_checkpoints(model, {}, val_check_interval=interval)
+    half = fit_with_checkpoints(model, {}, val_check_interval=interval, max_epochs=2)
+    resumed = fit_with_checkpoints(model, {}, val_check_interval=interval, ckpt_path=half.checkpoints / "best.ckpt")
+    assert 0 < len(resumed.start.batches) < len(straight.start.batches)
+    assert_same(resumed, straight)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_a_schedule_goes_on(fit_with_checkpoints, schedule):
     model = {"optimizer": "adam", "lr": 0.01, **schedule}

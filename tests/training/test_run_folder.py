@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 
 import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.run_folder import make_logger, run_folder, tensorboard, write_json
@@ -12,6 +14,45 @@ def test_each_run_has_the_next_free_number(tmp_path):
         assert logger.log_dir == str(tmp_path / "lightning_logs" / "relu" / f"version_{number}")
         logger.experiment.close()
     assert make_logger(str(tmp_path), "adam").version == 0
+
+
+def claim(root, barrier, queue):
+    logger = make_logger(root, "relu")
+    barrier.wait()
+    queue.put(logger.log_dir)
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path):
+    root, runs = tmp_path / "größe $HOME 画像", 12
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(runs), context.Queue()
+    processes = [context.Process(target=claim, args=(str(root), barrier, queue)) for _ in range(runs)]
+    for process in processes:
+        process.start()
+    folders = {queue.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert folders == {str(root / "lightning_logs" / "relu" / f"version_{number}") for number in range(runs)}
+    assert {str(path) for path in (root / "lightning_logs" / "relu").iterdir()} == folders
+
+
+def test_a_logger_that_is_not_used_leaves_no_run(tmp_path):
+    make_logger(str(tmp_path), "relu")
+    assert list((tmp_path / "lightning_logs" / "relu").iterdir()) == []
+
+
+def test_other_processes_of_a_run_claim_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert make_logger(str(tmp_path), "relu").version == 0
+    assert list((tmp_path / "lightning_logs" / "relu").iterdir()) == []
+
+
+def test_a_file_in_the_way_is_passed_over(tmp_path):
+    folder = tmp_path / "lightning_logs" / "relu"
+    folder.mkdir(parents=True)
+    (folder / "version_0").write_text("")
+    assert make_logger(str(tmp_path), "relu").version == 1
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -1,0 +1,18 @@
+"""Early stopping that a resumed training takes up where it stood."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import callbacks
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, but a training that had stopped stays so, and the patience given now counts."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was counted, not the limit."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End what the checkpoint's training would have ended."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience

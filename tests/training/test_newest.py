@@ -1,0 +1,98 @@
+"""Which checkpoint a training goes on from, on folders of runs made for it."""
+
+import os
+
+import pytest
+from jsonargparse import Namespace
+
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO
+from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
+
+CONTENT = {"state_dict": {}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A run ``version_N`` with the checkpoints named, the oldest first; a name with ! is damaged."""
+
+    def make(number, *names, resumed_from=None, started=True):
+        folder = tmp_path / f"version_{number}"
+        folder.mkdir()
+        if started:
+            note_start(folder, None if resumed_from is None else str(tmp_path / resumed_from))
+        for age, name in enumerate(names):
+            path = folder / "checkpoints" / f"{name.strip('!')}.ckpt"
+            AtomicCheckpointIO().save_checkpoint({**CONTENT, "name": f"{number} {name}"}, path)
+            if "!" in name:
+                path.write_bytes(path.read_bytes()[:-40])
+            os.utime(path, (1_000_000 + age, 1_000_000 + age))
+
+    return make
+
+
+def newest(folder):
+    path, content, passed_over = newest_checkpoint(folder)
+    return None if path is None else str(path.relative_to(folder)), content.get("name"), len(passed_over)
+
+
+LAST = "version_{}/checkpoints/last.ckpt"
+
+
+def test_no_run_has_no_checkpoint(tmp_path):
+    assert newest(tmp_path / "none") == newest(tmp_path) == (None, None, 0)
+
+
+def test_last_of_the_highest_number(make_run, tmp_path):
+    for number in (2, 9, 10):
+        make_run(number, "last", "best")
+    (tmp_path / "version_x").mkdir()
+    assert newest(tmp_path) == (LAST.format(10), "10 last", 0)
+
+
+def test_a_damaged_last_gives_way_to_the_newest_of_the_others(make_run, tmp_path):
+    make_run(0, "step=3", "best", "last!")
+    assert newest(tmp_path) == ("version_0/checkpoints/best.ckpt", "0 best", 1)
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_where_it_was_resumed_from(make_run, tmp_path):
+    make_run(0, "last")
+    make_run(1, "best", "last!", resumed_from=LAST.format(0))
+    make_run(2, resumed_from=LAST.format(1))
+    assert newest(tmp_path) == ("version_1/checkpoints/best.ckpt", "1 best", 1)
+
+
+def test_a_run_whose_checkpoints_are_damaged_is_where_it_was_resumed_from(make_run, tmp_path):
+    make_run(0, "last")
+    make_run(1, "best!", "last!", resumed_from=LAST.format(0))
+    assert newest(tmp_path) == (LAST.format(0), "0 last", 2)
+
+
+def test_a_run_that_began_anew_does_not_go_on_from_another(make_run, tmp_path):
+    make_run(0, "last")
+    make_run(1)
+    assert newest(tmp_path) == (None, None, 0)
+
+
+def test_evaluations_are_no_trainings(make_run, tmp_path):
+    make_run(0, "last")
+    make_run(1, started=False)
+    assert newest(tmp_path) == (LAST.format(0), "0 last", 0)
+
+
+def test_a_file_that_is_gone_is_told(make_run, tmp_path):
+    make_run(0, resumed_from="gone.ckpt")
+    assert newest(tmp_path) == (None, None, 1)
+
+
+def test_runs_that_name_one_another_end(make_run, tmp_path):
+    make_run(0, "last!", resumed_from=LAST.format(1))
+    make_run(1, "last!", resumed_from=LAST.format(0))
+    assert newest(tmp_path)[0] is None
+
+
+def test_options_that_differ_are_told():
+    options = Namespace(lr=0.1, hidden=[3], deform=Namespace(scale=1.0))
+    trained = {"lr": 0.5, "hidden": [3], "deform": {"scale": 2.0}, "gone": 1}
+    assert changed_options("model", options, trained) == [
+        "model.lr: 0.1 from now on, the checkpoint was trained with 0.5"
+    ]

@@ -15,6 +15,7 @@ from mlp_lightning.optim import SGD, Muon
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
+from mlp_lightning.training.shard import Shard
 from mlp_lightning.training.strategy import sum_over_ranks
 
 
@@ -29,7 +30,7 @@ class HandStep:
     Args:
         network: on its device.
         loss: with reduction ``"sum"``.
-        rule: on ``network.flat``, with one group of options.
+        rule: on ``network.flat``, or on this process's share of it, with one group of options.
         reduction: ``"mean"`` or ``"sum"`` of the whole minibatch.
         clip_norm: largest Euclidean norm of the gradient; None for none.
         clip_value: largest absolute value of its entries; None for none.
@@ -42,6 +43,7 @@ class HandStep:
         dropout: makes the masks of each step; None for no dropout.
         adversary: adds the term of virtual adversarial training; None for none.
         seed: of its random directions.
+        shard: that share; None for all of it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class HandStep:
         dropout: Dropout | None = None,
         adversary: VirtualAdversary | None = None,
         seed: int = 0,
+        shard: Shard | None = None,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -74,6 +77,7 @@ class HandStep:
         self.scaler = scaler
         self.dropout = dropout
         self.adversary = adversary
+        self.shard = shard
         self._draws = Draws(seed, "vat", network.flat.device)
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
@@ -131,7 +135,7 @@ class HandStep:
         else:
             for k, dz, a in deltas:
                 workspace.write_gradient(k, dz, a)
-            self._update(sum_over_ranks(self.network.flat_grad))
+            self._update(keep_gradient)
         return loss_sum, normalizer
 
     def _training_pass(self, batch: Batch, step: int) -> TrainingPass:
@@ -149,17 +153,23 @@ class HandStep:
         dloss = 1.0 / normalizer if self.reduction == "mean" else 1.0
         return dloss if self.scaler is None else self.scaler.scale(logits.new_ones(())) * dloss
 
-    def _update(self, gradient: Tensor) -> None:
+    def _update(self, keep_gradient: bool) -> None:
+        flat_grad, shard = self.network.flat_grad, self.shard
+        gradient = sum_over_ranks(flat_grad) if shard is None else shard.sum_(flat_grad)
         # Lightning clears .grad around validation, so it is set before each step.
-        self.network.flat.grad = gradient
+        self._group["params"][0].grad = gradient
         if self.scaler is not None:
             self.scaler.unscale_(self.rule)
         if self.clip_norm is not None:
-            clip_norm_(gradient, self.clip_norm)
+            clip_norm_(gradient, self.clip_norm, None if shard is None else shard.norm(gradient))
         if self.clip_value is not None:
             clip_value_(gradient, self.clip_value)
         if self.scaler is None:
             self.rule.step()
+            if shard is not None:
+                shard.gather_(self.network.flat.detach())
+                if keep_gradient:
+                    shard.gather_(flat_grad)
             self._constrain()
         else:
             # The scaler leaves a step out where the gradient overflowed; what follows a step is left out with it.

@@ -98,15 +98,45 @@ def same_in_processes(trained, in_processes) -> Callable[..., None]:
     return compare
 
 
-# Each number of processes with each precision, and each recipe with each of both.
+# All rows with two processes; of the other pairs a part, chosen so that both rules and most recipes are in it.
 @pytest.mark.parametrize(
     ("n_processes", "precision", "every"),
-    [(2, "32-true", 1), (2, "64-true", 3), (3, "32-true", 4), (3, "64-true", 1)],
+    [(2, "32-true", 1), (2, "64-true", 3), (3, "32-true", 4), (3, "64-true", 2)],
 )
 def test_fifty_steps_are_those_of_one_process(same_in_processes, n_processes, precision, every):
     rows = dict(list(ROWS.items())[::every])
     settings = {"precision": precision, "max_steps": STEPS, "max_epochs": -1, "check_val_every_n_epoch": 4}
     same_in_processes(n_processes, rows, TOLERANCE[precision], **settings)
+
+
+DECAY = {"weight_decay": 0.05, "decay_biases": False}
+SHARDED = {
+    "sgd, per batch": ({**RULES["sgd"], **DECAY, "reduction": "sum"}, {"batch_size": 4, **PER_BATCH}),
+    "adam, clipped by norm": ({**RULES["adam"], "amsgrad": True, "clip_norm": 0.05}, {"batch_size": 23}),
+    "adamw, ema, clipped by value": (
+        {"optimizer": "adamw", "lr": 0.002, **DECAY, "averaging": "ema", "ema_decay": 0.9, "clip_value": 0.01},
+        {"batch_size": 23},
+    ),
+    "nadam, batch norm": ({"optimizer": "nadam", "lr": 0.002, "eps": 1e-4, "norm": "batch"}, {"batch_size": 23}),
+    "rmsprop, l1, max-norm": (
+        {
+            "optimizer": "rmsprop",
+            "lr": 0.001,
+            "eps": 1e-3,
+            "momentum": 0.5,
+            "centered": True,
+            "l1": 0.01,
+            "max_norm": 1.0,
+        },
+        {"batch_size": 16},
+    ),
+}
+
+
+def test_an_optimizer_in_three_shards_is_the_one_of_one_process(same_in_processes):
+    rows = {name: ({**model, "shard_optimizer": True}, data) for name, (model, data) in SHARDED.items()}
+    settings = {"precision": "64-true", "max_steps": STEPS, "max_epochs": -1, "check_val_every_n_epoch": 4}
+    same_in_processes(3, rows, TOLERANCE["64-true"], **settings)
 
 
 def test_all_stop_early_together(same_in_processes, trained):

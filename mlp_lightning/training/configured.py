@@ -110,6 +110,8 @@ class ConfiguredModule(pl.LightningModule):
         vat_iterations: For vat: trial steps, each of a forward and a backward pass (default 1).
         shard_optimizer: With several devices, whether each keeps the optimizer's state of its share of the parameters
             alone (ZeRO-1), so that n devices need 1/n of that memory each. For all optimizers but muon and adam_norm.
+        overlap_reduction: With several devices, whether the gradient of each layer is summed over them while those of
+            the layers before it are computed. Not with ``shard_optimizer``.
         seed: Seed of the initial weights; the command line sets it to ``seed_everything``.
     """
 
@@ -159,6 +161,7 @@ class ConfiguredModule(pl.LightningModule):
         vat_xi: float | None = None,
         vat_iterations: int | None = None,
         shard_optimizer: bool = False,
+        overlap_reduction: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -180,6 +183,11 @@ class ConfiguredModule(pl.LightningModule):
             raise UserError(
                 f"model.shard_optimizer: got true, but {optimizer} needs the whole gradient in one place; "
                 f"it goes with {known}"
+            )
+        if overlap_reduction and shard_optimizer:
+            raise UserError(
+                "model.overlap_reduction: got true, but with model.shard_optimizer the gradient is summed in shares; "
+                "choose one"
             )
         self.shard: Shard | None = None
         self.optimizer_options = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS}

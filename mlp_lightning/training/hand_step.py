@@ -1,6 +1,7 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
@@ -15,7 +16,7 @@ from mlp_lightning.optim import SGD, Muon
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
-from mlp_lightning.training.shard import Shard
+from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
 
@@ -44,6 +45,7 @@ class HandStep:
         adversary: adds the term of virtual adversarial training; None for none.
         seed: of its random directions.
         shard: that share; None for all of it.
+        overlap: whether each layer's dW is summed over the processes while the layers before it are still computed.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class HandStep:
         adversary: VirtualAdversary | None = None,
         seed: int = 0,
         shard: Shard | None = None,
+        overlap: bool = False,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -78,6 +81,8 @@ class HandStep:
         self.dropout = dropout
         self.adversary = adversary
         self.shard = shard
+        self.overlap = overlap and world_size > 1
+        self._works: list[dist.Work | None] = []
         self._draws = Draws(seed, "vat", network.flat.device)
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
@@ -135,6 +140,8 @@ class HandStep:
         else:
             for k, dz, a in deltas:
                 workspace.write_gradient(k, dz, a)
+                if self.overlap:
+                    self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
             self._update(keep_gradient)
         return loss_sum, normalizer
 
@@ -155,7 +162,14 @@ class HandStep:
 
     def _update(self, keep_gradient: bool) -> None:
         flat_grad, shard = self.network.flat_grad, self.shard
-        gradient = sum_over_ranks(flat_grad) if shard is None else shard.sum_(flat_grad)
+        if self.overlap:
+            # Everything but the weights, which are on their way.
+            self._works.append(dist.all_reduce(flat_grad[self.network.weight_numel :], async_op=True))
+            wait(self._works)
+            self._works.clear()
+            gradient = flat_grad
+        else:
+            gradient = sum_over_ranks(flat_grad) if shard is None else shard.sum_(flat_grad)
         # Lightning clears .grad around validation, so it is set before each step.
         self._group["params"][0].grad = gradient
         if self.scaler is not None:

@@ -59,6 +59,7 @@ class MLPModule(ConfiguredModule):
             adversary=self.make_adversary(PRODUCTS.get(trainer.precision)),
             seed=self.hparams["seed"],
             shard=self.shard,
+            overlap=self.hparams["overlap_reduction"],
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:

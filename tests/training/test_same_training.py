@@ -139,6 +139,17 @@ def test_an_optimizer_in_three_shards_is_the_one_of_one_process(same_in_processe
     same_in_processes(3, rows, TOLERANCE["64-true"], **settings)
 
 
+def test_layers_that_are_summed_early_are_summed_alike(same_in_processes):
+    """Batch norm and clipping, whose own sums come between; an empty share, which sends zeros all the same."""
+    overlapped = {"overlap_reduction": True}
+    rows = {
+        "sgd, batch norm": ({**RULES["sgd"], "norm": "batch", "lr": 0.01, **overlapped}, {"batch_size": 23}),
+        "adam, clipped": ({**RULES["adam"], "clip_norm": 0.05, "reduction": "sum", **overlapped}, {"batch_size": 23}),
+        "muon, adversary": ({"optimizer": "muon", "lr": 0.01, "vat": 0.5, "vat_xi": 1.0, **overlapped}, {}),
+    }
+    same_in_processes(3, rows, TOLERANCE["64-true"], precision="64-true", max_epochs=4)
+
+
 def test_all_stop_early_together(same_in_processes, trained):
     """A rate of learning at which the validation loss soon rises again, from sums that no process has alone."""
     model, data = {"optimizer": "sgd", "lr": 0.9, "momentum": 0.9}, {"batch_size": 23}

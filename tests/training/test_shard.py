@@ -24,10 +24,11 @@ def run(fit, tmp_path):
 
     def train(model, n_processes=1, **trainer):
         strategy = "ddp" if n_processes > 1 else "auto"
-        sharded, goes_on = ("shard_optimizer" in model), ("ckpt_path" in trainer)
+        kind = "sharded" if "shard_optimizer" in model else "overlapped" if "overlap_reduction" in model else "whole"
+        goes_on = "ckpt_path" in trainer
         settings = {"devices": n_processes, "strategy": strategy, "log_every_n_steps": 4, **EXACT, **trainer}
         # Named by what it holds: processes of a group must agree, and this one must not meet what they wrote.
-        folder = tmp_path / f"{n_processes} processes, {sharded=}, {goes_on=}, {settings['max_epochs']} epochs"
+        folder = tmp_path / f"{n_processes} processes, {kind}, {goes_on=}, {settings['max_epochs']} epochs"
         callbacks = checkpoint_callbacks()
         parts = fit(model, DATA, default_root_dir=folder, callbacks=callbacks, enable_checkpointing=True, **settings)
         return parts, parts.checkpoints / "last.ckpt"
@@ -51,6 +52,8 @@ def test_two_shards_step_bitwise_as_two_whole_optimizers(run, in_processes, monk
         assert torch.equal(sharded.module.network.flat_grad, plain.module.network.flat_grad)
         (optimizer,) = sharded.trainer.optimizers
         (state,) = optimizer.state.values()
+        overlapped = run({**ADAM, "hidden": hidden, "overlap_reduction": True}, 2)[0]
+        assert torch.equal(overlapped.module.network.flat, plain.module.network.flat)
         return [value.numel() for value in state.values() if isinstance(value, torch.Tensor)], plain.module.network.flat
 
     (first, flat), (second, _) = in_processes(2, work)
@@ -92,6 +95,11 @@ def test_rules_that_couple_entries_are_refused(optimizer):
     )
     with pytest.raises(UserError, match=message):
         MLPModule(optimizer=optimizer, shard_optimizer=True)
+
+
+def test_sums_of_shares_and_of_layers_are_not_had_at_once():
+    with pytest.raises(UserError, match=r"^model\.overlap_reduction: got true, but with model\.shard_optimizer"):
+        MLPModule(overlap_reduction=True, shard_optimizer=True)
 
 
 def test_a_scaled_gradient_is_refused():

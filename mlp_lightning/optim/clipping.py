@@ -9,7 +9,7 @@ from mlp_lightning.optim.ranges import require_positive
 NORM_EPS = 1e-6
 
 
-def clip_norm_(grad: Tensor, max_norm: float) -> Tensor:
+def clip_norm_(grad: Tensor, max_norm: float, norm: Tensor | None = None) -> Tensor:
     """g ← g · min(1, c / (‖g‖₂ + 10⁻⁶)): shortened to length c, its direction kept (Pascanu et al. 2013, Algorithm 1).
 
     A gradient with an infinite or NaN entry becomes NaN, and the returned norm tells.
@@ -17,6 +17,7 @@ def clip_norm_(grad: Tensor, max_norm: float) -> Tensor:
     Args:
         grad: the gradient, of any shape.
         max_norm: c > 0.
+        norm: ‖g‖₂, 0-dim, where ``grad`` is but a part of g; None to take it from ``grad``.
 
     Returns:
         ‖g‖₂ before clipping, as a 0-dim tensor on the gradient's device.
@@ -25,7 +26,8 @@ def clip_norm_(grad: Tensor, max_norm: float) -> Tensor:
         ValueError: ``max_norm`` outside its range.
     """
     require_positive("max_norm", max_norm)
-    norm = torch.linalg.vector_norm(grad)
+    if norm is None:
+        norm = torch.linalg.vector_norm(grad)
     grad.mul_((max_norm / (norm + NORM_EPS)).clamp_(max=1.0))
     return norm
 

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -34,6 +34,7 @@ from mlp_lightning.training.recipe import (
     make_optimizer,
     make_schedule,
 )
+from mlp_lightning.training.shard import Shard
 
 ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
 InitName = Literal[
@@ -46,6 +47,9 @@ InitName = Literal[
     "lecun_normal",
     "orthogonal",
 ]
+
+# Rules in which what becomes of an entry depends on others'.
+COUPLING = ("muon", "adam_norm")
 
 
 class ConfiguredModule(pl.LightningModule):
@@ -104,6 +108,10 @@ class ConfiguredModule(pl.LightningModule):
         vat_xi: For vat: length of the trial step that r is found with (default 1e-6, 1e-2, 0.1 or 0.3 by the dtype of
             the matrix products: 64 bits, 32 bits, float16, bfloat16).
         vat_iterations: For vat: trial steps, each of a forward and a backward pass (default 1).
+        shard_optimizer: With several devices, whether each keeps the optimizer's state of its share of the parameters
+            alone (ZeRO-1), so that n devices need 1/n of that memory each. For all optimizers but muon and adam_norm.
+        overlap_reduction: With several devices, whether the gradient of each layer is summed over them while those of
+            the layers before it are computed. Not with ``shard_optimizer``.
         seed: Seed of the initial weights; the command line sets it to ``seed_everything``.
     """
 
@@ -152,6 +160,8 @@ class ConfiguredModule(pl.LightningModule):
         vat_eps: float | None = None,
         vat_xi: float | None = None,
         vat_iterations: int | None = None,
+        shard_optimizer: bool = False,
+        overlap_reduction: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -168,6 +178,18 @@ class ConfiguredModule(pl.LightningModule):
                 raise UserError(f"model.{name}: got {limit}, must be above zero and finite")
         if not 0 <= l1 < math.inf:
             raise UserError(f"model.l1: got {l1}, must be zero or more and finite")
+        if shard_optimizer and optimizer in COUPLING:
+            known = ", ".join(name for name in get_args(OptimizerName) if name not in COUPLING)
+            raise UserError(
+                f"model.shard_optimizer: got true, but {optimizer} needs the whole gradient in one place; "
+                f"it goes with {known}"
+            )
+        if overlap_reduction and shard_optimizer:
+            raise UserError(
+                "model.overlap_reduction: got true, but with model.shard_optimizer the gradient is summed in shares; "
+                "choose one"
+            )
+        self.shard: Shard | None = None
         self.optimizer_options = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS}
         self.schedule_options = {name: self.hparams[name] for name in SCHEDULE_OPTIONS}
         self.averaging_options = {name: self.hparams[name] for name in AVERAGING_OPTIONS}
@@ -247,8 +269,17 @@ class ConfiguredModule(pl.LightningModule):
         return make_dropout(self.network, self.hparams, dtype or self.network.flat.dtype)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The update rule on the one flat parameter."""
-        return self.make_optimizer(self.network)
+        """The update rule on the one flat parameter, or on this process's share of it; raises UserError."""
+        rule = self.make_optimizer(self.network)
+        if not (self.hparams["shard_optimizer"] and self.trainer.world_size > 1):
+            return rule
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise UserError(
+                "model.shard_optimizer: got true, but trainer.precision 16-mixed looks for overflow in the whole "
+                "gradient; use bf16-mixed"
+            )
+        self.shard = Shard(self.network.flat.numel(), self.network.flat.device)
+        return self.shard.cut_(rule)
 
     def make_optimizer(self, network: MLP) -> torch.optim.Optimizer:
         """The update rule on a network."""

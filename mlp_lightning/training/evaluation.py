@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
+
+from mlp_lightning.training.strategy import sum_over_ranks
 
 
 class Evaluation(nn.Module):
@@ -15,25 +16,24 @@ class Evaluation(nn.Module):
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.confusion = MulticlassConfusionMatrix(n_classes, validate_args=False)
-        # "disable": a loss that is not finite must reach the caller as it is.
-        self.loss_sum = SumMetric(nan_strategy="disable")
-        self.normalizer = SumMetric(nan_strategy="disable")
+        # In 64 bits whatever the precision of the training: how a sum is cut into batches and processes must not show.
+        self._sums = torch.zeros(2, dtype=torch.float64)
 
     def update(self, logits: Tensor, targets: Tensor, loss_sum: Tensor, normalizer: float | Tensor) -> None:
         """Add one batch: logits ``(B, K)``, targets ``(B,)``, its summed loss and what the mean divides by."""
         self.confusion.update(logits.argmax(1), targets)
-        self.loss_sum.update(loss_sum)
-        self.normalizer.update(normalizer)
+        sums = [torch.as_tensor(part, dtype=torch.float64, device=logits.device) for part in (loss_sum, normalizer)]
+        self._sums = self._sums.to(logits.device) + torch.stack(sums)
 
     def finish(self) -> tuple[float, Tensor]:
         """The mean loss and the counts ``(K, K)`` of true class (row) by predicted class; starts anew."""
-        loss = float(self.loss_sum.compute() / self.normalizer.compute())
+        loss_sum, normalizer = sum_over_ranks(self._sums).tolist()
+        self._sums = torch.zeros_like(self._sums)
         counts = self.confusion.compute().cpu()
         # Sums made anew under inference mode could not be added to outside of it, where several processes evaluate.
         with torch.inference_mode(False):
-            for metric in (self.confusion, self.loss_sum, self.normalizer):
-                metric.reset()
-        return loss, counts
+            self.confusion.reset()
+        return loss_sum / normalizer, counts
 
 
 def accuracy(counts: Tensor) -> float:

@@ -1,6 +1,7 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
@@ -15,6 +16,7 @@ from mlp_lightning.optim import SGD, Muon
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
+from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
 
@@ -29,7 +31,7 @@ class HandStep:
     Args:
         network: on its device.
         loss: with reduction ``"sum"``.
-        rule: on ``network.flat``, with one group of options.
+        rule: on ``network.flat``, or on this process's share of it, with one group of options.
         reduction: ``"mean"`` or ``"sum"`` of the whole minibatch.
         clip_norm: largest Euclidean norm of the gradient; None for none.
         clip_value: largest absolute value of its entries; None for none.
@@ -42,6 +44,8 @@ class HandStep:
         dropout: makes the masks of each step; None for no dropout.
         adversary: adds the term of virtual adversarial training; None for none.
         seed: of its random directions.
+        shard: that share; None for all of it.
+        overlap: whether each layer's dW is summed over the processes while the layers before it are still computed.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class HandStep:
         dropout: Dropout | None = None,
         adversary: VirtualAdversary | None = None,
         seed: int = 0,
+        shard: Shard | None = None,
+        overlap: bool = False,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -74,6 +80,9 @@ class HandStep:
         self.scaler = scaler
         self.dropout = dropout
         self.adversary = adversary
+        self.shard = shard
+        self.overlap = overlap and world_size > 1
+        self._works: list[dist.Work | None] = []
         self._draws = Draws(seed, "vat", network.flat.device)
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
@@ -131,7 +140,9 @@ class HandStep:
         else:
             for k, dz, a in deltas:
                 workspace.write_gradient(k, dz, a)
-            self._update(sum_over_ranks(self.network.flat_grad))
+                if self.overlap:
+                    self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
+            self._update(keep_gradient)
         return loss_sum, normalizer
 
     def _training_pass(self, batch: Batch, step: int) -> TrainingPass:
@@ -149,17 +160,30 @@ class HandStep:
         dloss = 1.0 / normalizer if self.reduction == "mean" else 1.0
         return dloss if self.scaler is None else self.scaler.scale(logits.new_ones(())) * dloss
 
-    def _update(self, gradient: Tensor) -> None:
+    def _update(self, keep_gradient: bool) -> None:
+        flat_grad, shard = self.network.flat_grad, self.shard
+        if self.overlap:
+            # Everything but the weights, which are on their way.
+            self._works.append(dist.all_reduce(flat_grad[self.network.weight_numel :], async_op=True))
+            wait(self._works)
+            self._works.clear()
+            gradient = flat_grad
+        else:
+            gradient = sum_over_ranks(flat_grad) if shard is None else shard.sum_(flat_grad)
         # Lightning clears .grad around validation, so it is set before each step.
-        self.network.flat.grad = gradient
+        self._group["params"][0].grad = gradient
         if self.scaler is not None:
             self.scaler.unscale_(self.rule)
         if self.clip_norm is not None:
-            clip_norm_(gradient, self.clip_norm)
+            clip_norm_(gradient, self.clip_norm, None if shard is None else shard.norm(gradient))
         if self.clip_value is not None:
             clip_value_(gradient, self.clip_value)
         if self.scaler is None:
             self.rule.step()
+            if shard is not None:
+                shard.gather_(self.network.flat.detach())
+                if keep_gradient:
+                    shard.gather_(flat_grad)
             self._constrain()
         else:
             # The scaler leaves a step out where the gradient overflowed; what follows a step is left out with it.

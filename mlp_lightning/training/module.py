@@ -58,6 +58,8 @@ class MLPModule(ConfiguredModule):
             dropout=self.make_dropout(PRODUCTS.get(trainer.precision)),
             adversary=self.make_adversary(PRODUCTS.get(trainer.precision)),
             seed=self.hparams["seed"],
+            shard=self.shard,
+            overlap=self.hparams["overlap_reduction"],
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,13 +1,16 @@
 """Data parallel training of gradients that are derived by hand: broadcast once, then one all-reduce a step."""
 
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.shard import Shard
 
 T = TypeVar("T")
 START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
@@ -24,6 +27,22 @@ class FlatDDPStrategy(DDPStrategy):
         assert self.model is not None
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             dist.broadcast(tensor.detach(), src=0)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """What a checkpoint keeps of an optimizer, the same for any number of processes, sharded or not."""
+        state = super().optimizer_state(optimizer)
+        return state if self._shard is None else self._shard.whole_state(state)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up a checkpoint's state of the optimizer, of which a shard takes its share."""
+        if self._shard is not None:
+            states = [self._shard.own_state(state) for state in checkpoint["optimizer_states"]]
+            checkpoint = {**checkpoint, "optimizer_states": states}
+        super().load_optimizer_state_dict(checkpoint)
+
+    @property
+    def _shard(self) -> Shard | None:
+        return getattr(self.lightning_module, "shard", None)
 
 
 def register_strategies() -> None:

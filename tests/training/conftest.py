@@ -1,6 +1,8 @@
 """Small trainings through the Python interface, and what they are compared with: torch.nn modules under autograd."""
 
 import itertools
+import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from mlp_lightning.commands.trainer import Trainer
@@ -142,3 +146,35 @@ def named_weights() -> Callable[[nn.Sequential], dict[str, Tensor]]:
         }
 
     return name
+
+
+def _work(rank: int, n: int, port: int, function: Callable[[int], Any], folder: Path) -> None:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_RUN_ID="tests")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=n)
+    result = function(rank)
+    torch.save(result, folder / f"{rank}.pt")
+    # Rank 0 keeps the store: nobody leaves before all are done.
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def in_processes(tmp_path: Path) -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """What ``function(rank)`` returns in each of n forked processes of a gloo group, by rank; raises what one raises.
+
+    They are to each other what ``torchrun`` would have made of them, so one start does for many trainings.
+    """
+
+    def run(n: int, function: Callable[[int], Any]) -> list[Any]:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        folder = tmp_path / f"ranks {port}"
+        folder.mkdir()
+        mp.start_processes(_work, (n, port, function, folder), nprocs=n, start_method="fork")
+        return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(n)]
+
+    return run

@@ -237,9 +237,8 @@ class CLI(LightningCLI):
             raise UserError(f"trainer: {error} (given: {given})") from error
         check_strategy(instance)
         # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
-        instance.callbacks.append(
-            Interruption(self.checkpoints[1] if trainer.enable_checkpointing is not False else None)
-        )
+        last = self.checkpoints[1] if trainer.enable_checkpointing is not False else None
+        instance.callbacks.append(Interruption(last))  # type: ignore[attr-defined]
         return instance
 
     def after_instantiate_classes(self) -> None:

@@ -94,14 +94,13 @@ def _ink(light: Pixels, name: str) -> Pixels:
     ink = ink - _background(ink)
     if ink.max() < LEAST_CONTRAST:
         raise UserError(f"{name}: nothing stands out from the background")
-    threshold = _otsu(ink)
-    below, above = ink[ink <= threshold], ink[ink > threshold]
+    # Not a threshold from the histogram (Otsu 1979): a small digit on a large page is too little ink to show in it.
+    half = float(ink.max()) / 2
+    below, above = ink[ink <= half], ink[ink > half]
     middle = float(np.median(below))
     # 1.4826 median deviations are one standard deviation of normal noise.
-    floor = min(middle + 3 * 1.4826 * float(np.median(np.abs(below - middle))), threshold)
+    floor = min(middle + 3 * 1.4826 * float(np.median(np.abs(below - middle))), half)
     full = float(np.percentile(above, 75))
-    if full - middle < LEAST_CONTRAST:
-        raise UserError(f"{name}: nothing stands out from the background")
     return ((ink - floor) / (full - floor)).clip(0, 1)
 
 
@@ -165,16 +164,6 @@ def _centred(box: Pixels) -> Pixels:
     ]
     picture[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = box
     return picture
-
-
-def _otsu(values: Pixels) -> float:
-    """The threshold that parts values into two classes of greatest variance between them (Otsu 1979, eq. 18)."""
-    counts, edges = np.histogram(values, 256)
-    share = np.cumsum(counts) / values.size
-    mean = np.cumsum(counts * (edges[:-1] + edges[1:]) / 2) / values.size
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (mean[-1] * share - mean) ** 2 / (share * (1 - share))
-    return float(edges[1 + int(np.nan_to_num(between[:-1], posinf=0).argmax())])
 
 
 def _maximum(image: "Tensor", reach: int) -> "Tensor":

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,11 @@ import torch
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 
 from mlp_lightning import cli
+from mlp_lightning.data import Batches, Dataset, load_dataset
 from mlp_lightning.data import module as data_module
+from mlp_lightning.data.preprocessing import Preprocessing
+from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
+from mlp_lightning.optim import Adam
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,3 +70,50 @@ def run_cli(command_line_environment) -> Callable[..., cli.CLI]:
             return cli.CLI([str(argument) for argument in arguments])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    """Writes what a training leaves of a network, without the training."""
+
+    def write(
+        path: Path, network: MLP, preprocessing: Preprocessing, class_names: Sequence[str], **hyper_parameters: object
+    ) -> Path:
+        prefix = "network." if hyper_parameters.get("averaging", "none") == "none" else "averaged_network."
+        checkpoint = {
+            "state_dict": {prefix + name: value for name, value in network.state_dict().items()},
+            "hyper_parameters": {"activation": network.activation, "averaging": "none", **hyper_parameters},
+            "datamodule_hyper_parameters": {"dataset": "mnist"},
+            "sizes": list(network.sizes),
+            "norm": network.norm,
+            "history": {},
+            "window": {},
+            "data": {"class_names": list(class_names), "preprocessing": preprocessing.to_dict()},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def digits(cache_home: Path) -> Dataset:
+    """The packaged MNIST."""
+    return load_dataset("mnist", str(cache_home))
+
+
+@pytest.fixture(scope="session")
+def digit_checkpoint(digits: Dataset, write_checkpoint: Callable[..., Path], cache_home: Path) -> Path:
+    """A small network for digits after two epochs."""
+    network, loss = MLP([784, 128, 10]), SoftmaxCrossEntropy()
+    optimizer = Adam([network.flat], lr=0.003)
+    batches = Batches(digits.train_x, digits.train_y, batch_size=256, shuffle=True)
+    for batch in [*batches, *batches]:
+        logits, cache = network(batch.x)
+        _, loss_cache = loss.forward(logits, batch.y)
+        network.backward(loss.backward(loss_cache), cache)
+        network.flat.grad = network.flat_grad
+        optimizer.step()
+    folder = cache_home / "lightning_logs" / "digits" / "version_0" / "checkpoints"
+    return write_checkpoint(folder / "last.ckpt", network, digits.preprocessing, digits.class_names)

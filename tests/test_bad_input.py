@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL import Image
 
 from mlp_lightning import start
 
@@ -721,6 +722,55 @@ def test_draw(
 def test_init(options: str, expected: tuple[str, ...], here: Path, error_of: Callable[..., str]) -> None:
     (here / "table.csv").write_text("length,a\n1,x\nlong,y\n3,x\n4,y\n5,x\n6,y\n")
     check(error_of(f"init {options}"), expected)
+
+
+@says(
+    ("--input a.png", "predict", "required: --ckpt_path"),
+    ("--ckpt_path it.ckpt", "predict", "required: --input"),
+    ("--ckpt_path it.ckpt --input a.png --invert black", "--invert", "'black'", "auto", "always", "never"),
+    ("--ckpt_path it.ckpt --input a.png --center 1", "--center", "'1'", "true", "false"),
+    ("--ckpt_path it.ckpt --input a.png --center true", "--center", "got true", "it.ckpt", "2 × 3 pixels"),
+    ("--ckpt_path it.ckpt --input a.png --top three", "--top", "'three'"),
+    ("--ckpt_path it.ckpt --input a.png --top -1", "--top", "got -1", "at least 1"),
+    ("--ckpt_path gone.ckpt --input a.png", "--ckpt_path", "there is no file gone.ckpt"),
+    ("--ckpt_path best --input a.png", "--ckpt_path", "got best", "lightning_logs"),
+    ("--ckpt_path data --input a.png", "--ckpt_path", "got data", "best.ckpt"),
+    ("--ckpt_path cut.ckpt --input a.png", "--ckpt_path", "cut.ckpt", "damaged"),
+    ("--ckpt_path code.ckpt --input a.png", "--ckpt_path", "code.ckpt", "carries code, which is never run"),
+    ("--ckpt_path it.ckpt --input gone.png", "--input", "there is no file gone.png"),
+    ("--ckpt_path it.ckpt --input ''", "--input", "no file", "''"),
+    ("--ckpt_path it.ckpt --input data", "--input", "no picture in the folder data"),
+    ("--ckpt_path it.ckpt --input a.png text.png", "text.png", "no picture", "--skip_unreadable"),
+    ("--ckpt_path it.ckpt --input a.png empty.png text.png", "2 pictures", "empty.png: the file is empty", "text.png"),
+    ("--ckpt_path it.ckpt --input empty.png --skip_unreadable", "--input", "none of the pictures can be read"),
+    ("--ckpt_path it.ckpt --input a.png table.csv", "table.csv", "cannot be used", "grey pictures of 2 × 3 pixels"),
+    ("--ckpt_path it.ckpt --input a.png wide.npy", "wide.npy", "(3, 7)", "(N, 6) or (N, 2, 3)"),
+    ("--ckpt_path it.ckpt --input a.png nan.npy", "nan.npy, row 1, column 4", "got nan"),
+    ("--ckpt_path it.ckpt --input a.png --output gone/out.csv", "--output", "gone/out.csv", "existing folder"),
+    ("--ckpt_path it.ckpt --input a.png --output data", "--output", "got data", "must be a file"),
+    ("--ckpt_path it.ckpt --input a.png --output /dev/null", "--output", "/dev/null", "must be a file"),
+    ("--ckpt_path it.ckpt --input a.png --output ''", "--output", "must be a file"),
+    (f"--ckpt_path it.ckpt --input a.png --output {'o' * 300}", "--output", "File name too long"),
+    ("--ckpt_path it.ckpt --input a.png --output it.ckpt", "--output", "it.ckpt", "the checkpoint"),
+    ("--ckpt_path it.ckpt --input a.png --contact_sheet a.png", "--contact_sheet", "a.png", "an input"),
+    ("--ckpt_path it.ckpt --input a.png --output o --contact_sheet o", "--contact_sheet: o", "written already"),
+    ("--ckpt_path it.ckpt --input a.png --contact_sheet gone/s.png", "--contact_sheet", "gone/s.png"),
+    ("--ckpt_path it.ckpt --input a.png stray --outptu o", "--outptu"),
+)
+def test_predict(
+    options: str, expected: tuple[str, ...], here: Path, trained: bytes, error_of: Callable[..., str]
+) -> None:
+    (here / "it.ckpt").write_bytes(trained)
+    (here / "cut.ckpt").write_bytes(trained[: len(trained) // 2])
+    torch.save({"state_dict": Code()}, here / "code.ckpt")
+    Image.new("L", (3, 2), 7).save(here / "a.png")
+    (here / "empty.png").touch()
+    (here / "text.png").write_text("text")
+    (here / "table.csv").write_text("length,a\n1,x\n")
+    np.save(here / "wide.npy", np.zeros((3, 7)))
+    np.save(here / "nan.npy", np.array([[0.0] * 6, [0.0] * 4 + [np.nan, 0.0]]))
+    check(error_of(f"predict {options}"), expected)
+    assert not (here / "pwned").exists()
 
 
 def test_export_of_a_training(here: Path, trained: bytes, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,7 @@ def predict(arguments: list[str]) -> None:
     from mlp_lightning.model import load
 
     model = load(options.ckpt_path, option="--ckpt_path")
+    _check_overwriting(options, model.path)
     if options.contact_sheet is not None and not model.image_shape:
         raise UserError(f"--contact_sheet: {model.path} takes no pictures")
     center = None if options.center is None else options.center == "true"
@@ -100,9 +101,24 @@ def _finish(options: argparse.Namespace, reader: "Reader", results: "Results") -
 
 
 def _check_target(option: str, path: Path) -> None:
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{option}: got {path}, must be a file in an existing folder that can be written")
+    try:
+        # A device, too, is nothing whose place a file may take.
+        taken = path.exists() and not path.is_file()
+        if taken or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UserError(f"{option}: got {path}, must be a file in an existing folder that can be written")
+    except OSError as error:
+        raise UserError(f"{option}: {path} cannot be written: {error.strerror}") from error
+
+
+def _check_overwriting(options: argparse.Namespace, checkpoint: Path) -> None:
+    """Refuse to write over what is read, or twice to one file."""
+    read = {path.resolve() for path in (checkpoint, *map(Path, options.input))}
+    for option, name in (("--output", options.output), ("--contact_sheet", options.contact_sheet)):
+        path = None if name is None else Path(name).resolve()
+        if path in read:
+            raise UserError(f"{option}: {name} is the checkpoint or an input, or is to be written already")
+        if path is not None:
+            read.add(path)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -38,35 +38,38 @@ def open_picture(source: "str | os.PathLike[str] | Image", *, name: str | None =
     Raises:
         UserError: the file is missing, empty, damaged, too large or no picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, UnidentifiedImageError
 
     said = name or (str(source) if not isinstance(source, Image.Image) else "the picture")
     try:
         with warnings.catch_warnings():
             # Pillow's remarks on metadata; what is too large is refused below.
             warnings.simplefilter("ignore")
-            if not isinstance(source, Image.Image):
-                if Path(source).stat().st_size == 0:
-                    raise UserError(f"{said}: the file is empty")
-                source = Image.open(source, formats=FORMATS)
-            width, height = source.size
-            if width * height > MOST_PIXELS:
-                raise UserError(f"{said}: {width} × {height} pixels are too many, at most {MOST_PIXELS:,}")
-            if width * height == 0:
-                raise UserError(f"{said}: the picture has no pixels")
-            source.load()
-            return _plain(ImageOps.exif_transpose(source))
+            if isinstance(source, Image.Image):
+                return _loaded(source)
+            if Path(source).stat().st_size == 0:
+                raise UserError(f"{said}: the file is empty")
+            with Image.open(source, formats=FORMATS) as image:
+                return _loaded(image)
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{said}: the picture has too many pixels, at most {MOST_PIXELS:,}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UserError(f"{said}: is no picture in a known format ({', '.join(FORMATS)})") from error
     except FileNotFoundError as error:
         raise UserError(f"{said}: there is no such file") from error
     except Exception as error:  # pillow raises whatever the broken byte happened to mean
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{said}: cannot be read as a picture ({reason})") from error
+
+
+def _loaded(image: "Image") -> "Image":
+    from PIL import ImageOps
+
+    width, height = image.size
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"{width} × {height} pixels, must be from 1 to {MOST_PIXELS:,}")
+    image.load()
+    return _plain(ImageOps.exif_transpose(image))
 
 
 def _plain(image: "Image") -> "Image":

@@ -23,12 +23,12 @@ def array_file_parts(model: Model, path: Path) -> Iterator[Part]:
         UserError: the file cannot be read, or as ``array_parts``.
     """
     try:
-        held = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            x, y = held, None
+        if path.suffix.lower() == ".npy":
+            x, y = _array_of(np.load(path, mmap_mode="r", allow_pickle=False), path)
         else:
-            with held:
-                x, y = _named(held, path)
+            # A file of our own, since numpy leaves its open where it is damaged.
+            with path.open("rb") as file:
+                x, y = _array_of(np.load(file, allow_pickle=False), path)
     except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
@@ -82,8 +82,10 @@ def _check(model: Model, x: NDArray[np.float32], first_row: int, name: str) -> N
         raise UserError(f"{name}, row {first_row + row}, column {column}: got {x[row, column]:g}, must be {allowed}")
 
 
-def _named(held: Any, path: Path) -> tuple[NDArray, NDArray | None]:
-    """Samples and labels of a .npz file: ``x`` and ``y``, or ``x_test`` and ``y_test``, or its only array."""
+def _array_of(held: Any, path: Path) -> tuple[NDArray, NDArray | None]:
+    """Samples and labels: ``x`` and ``y`` of a .npz file, or ``x_test`` and ``y_test``, or its only array."""
+    if isinstance(held, np.ndarray):
+        return held, None
     for x, y in (("x", "y"), ("x_test", "y_test")):
         if x in held:
             return held[x], held[y] if y in held.files else None

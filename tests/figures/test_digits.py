@@ -5,7 +5,8 @@ import pytest
 import torch
 from matplotlib.offsetbox import AnnotationBbox, TextArea
 
-from mlp_lightning.figures import digits_figure, mistakes_figure, to_rgb
+from mlp_lightning.figures import digits_figure, mistakes_figure, predictions_figure, to_rgb
+from mlp_lightning.figures.style import INK, RIGHT, WRONG
 
 DIGITS = [str(digit) for digit in range(10)]
 GARMENTS = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -159,3 +160,20 @@ def test_bad_digits(images, labels, message):
 def test_bad_mistakes(targets, predictions, confidences, message):
     with pytest.raises(ValueError, match=message):
         mistakes_figure(np.zeros((2, 4, 4)), targets, predictions, confidences, DIGITS, "t")
+
+
+def test_predictions_are_captioned_and_coloured_where_the_truth_is_known(cut_off):
+    images, shares = np.random.default_rng(0).random((3, 28, 28)), np.array([0.987, 0.5, 1])
+    figure = predictions_figure(images, ["cat", "dog", "$"], shares, ["cat", "cat", None], "Seen")
+    assert sentences(figure) == ["cat 98.7 %", "dog 50.0 %", "$ 100.0 %"]
+    assert [caption[0][1] for caption in captions(figure)] == [RIGHT, WRONG, INK]
+    assert cut_off(figure) == []
+
+
+@pytest.mark.parametrize(
+    ("predictions", "shares", "labels"),
+    [(["a"], [1, 1], [None] * 2), (["a"] * 2, [1], [None] * 2), (["a"] * 2, [1, 1], [None])],
+)
+def test_predictions_must_be_as_many_as_images(predictions, shares, labels):
+    with pytest.raises(ValueError, match="a prediction, a probability and a label for each of 2 images"):
+        predictions_figure(np.zeros((2, 4, 4)), predictions, shares, labels, "t")

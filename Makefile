@@ -34,4 +34,7 @@ experiments: ## reproduce the notebook's experiments over three seeds (about 15 
 accuracy: ## train the most accurate configs over three seeds, their table, and docs/accuracy.png (hours)
 	$(PYTHON) benchmarks/accuracy.py
 
-.PHONY: help install test test-all lint format bench experiments accuracy
+faults: ## kill, damage and starve runs, and compare what they come to with the run left alone (about 5 minutes)
+	$(PYTHON) benchmarks/faults.py
+
+.PHONY: help install test test-all lint format bench experiments accuracy faults

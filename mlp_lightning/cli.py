@@ -1,5 +1,6 @@
 """The command line: LightningCLI with this project's defaults, its config folder and one-line errors."""
 
+import errno
 import inspect
 import sys
 from dataclasses import fields
@@ -41,6 +42,8 @@ REFRESH_EVERY_N_STEPS = 50
 HEALTH_EVERY_N_RECORDS = 4
 # What --ckpt_path understands beside files.
 WORDS = ("best", "last", "auto")
+# A full disk, a spent quota, a limit of a file's size.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
 # Options of the user's own files.
@@ -335,6 +338,10 @@ def main(args: list[str] | None = None) -> None:
         fail(str(error))
     except MisconfigurationException as error:
         fail(f"trainer: {error}")
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        fail(f"a file of the run cannot be written: {error.strerror}; make room, and go on with --ckpt_path auto")
     except ValueError as error:
         # How many minibatches an epoch has, Lightning finds out when the training starts.
         if "`val_check_interval`" not in str(error):

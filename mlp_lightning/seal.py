@@ -19,11 +19,16 @@ class SealingFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._sum = hashlib.sha256()
+        self.failure: BaseException | None = None
 
     def write(self, data: bytes) -> int:
-        """Write ``data``; returns how many bytes that were."""
-        self._sum.update(data)
-        return self._file.write(data)
+        """Write ``data``; returns how many bytes that were. What it raises is kept in ``failure``."""
+        try:
+            self._sum.update(data)
+            return self._file.write(data)
+        except BaseException as failure:
+            self.failure = failure
+            raise
 
     def flush(self) -> None:
         """Hand on what is buffered."""

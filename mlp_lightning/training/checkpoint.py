@@ -24,7 +24,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with written_beside(target) as temporary, temporary.open("wb") as file:
                 sealing = SealingFile(file)
                 # All that torch asks of a file is to write and to flush.
-                torch.save({**checkpoint, FORMAT_KEY: FORMAT}, sealing)  # type: ignore[arg-type]
+                try:
+                    torch.save({**checkpoint, FORMAT_KEY: FORMAT}, sealing)  # type: ignore[arg-type]
+                except RuntimeError:
+                    # Torch wants to end the file in spite of it, and fails by what that means to it.
+                    if sealing.failure is not None:
+                        raise sealing.failure from None
+                    raise
                 sealing.seal()
         except OSError as error:
             raise UserError(f"checkpoint {target} cannot be written: {error.strerror}") from error

@@ -1,3 +1,4 @@
+import io
 import os
 
 import pytest
@@ -60,6 +61,28 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(old, monkeypatch, where, e
         monkeypatch.setattr(os, "fsync", failing_sync)
     with pytest.raises((UserError, Interrupted)) as caught:
         AtomicCheckpointIO().save_checkpoint({"new": 2}, old)
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"checkpoint {old} cannot be written: No space left on device"
+    assert_untouched(old)
+
+
+class FullFile(io.BytesIO):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, data):
+        if self.tell() + len(data) > 2000:
+            raise self.error
+        return super().write(data)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Interrupted()], ids=["full disk", "stopped"])
+def test_what_ends_torch_in_the_middle_of_a_file_is_told(old, monkeypatch, error):
+    monkeypatch.setattr(type(old), "open", lambda path, mode: FullFile(error))
+    with pytest.raises((UserError, Interrupted)) as caught:
+        AtomicCheckpointIO().save_checkpoint({"new": torch.zeros(1000)}, old)
+    monkeypatch.undo()
     if isinstance(error, OSError):
         assert str(caught.value) == f"checkpoint {old} cannot be written: No space left on device"
     assert_untouched(old)

@@ -35,7 +35,7 @@ from mlp_lightning.training.progress_bar import GroupProgressBar
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import is_first, log_folder, make_logger, run_folder, tell
-from mlp_lightning.training.strategy import check_strategy, register_strategies
+from mlp_lightning.training.strategy import check_strategy, is_lost_process, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
@@ -342,6 +342,14 @@ def main(args: list[str] | None = None) -> None:
         if error.errno not in NO_ROOM:
             raise
         fail(f"a file of the run cannot be written: {error.strerror}; make room, and go on with --ckpt_path auto")
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        fail(
+            "another process of this training has ended or no longer answers; if it has printed no error of its own, "
+            "it was killed. Go on with fit --ckpt_path and the run's last.ckpt, on any number of devices "
+            f"({error})"
+        )
     except ValueError as error:
         # How many minibatches an epoch has, Lightning finds out when the training starts.
         if "`val_check_interval`" not in str(error):

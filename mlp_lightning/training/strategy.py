@@ -65,6 +65,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the group no longer answers."""
+    backend_error = isinstance(error, dist.DistBackendError | dist.DistNetworkError) or "gloo/" in str(error)
+    return dist.is_initialized() and backend_error
+
+
 def gather_from_ranks(value: T) -> list[T]:
     """Every process's value, by rank; a single process has its own alone."""
     if not (dist.is_available() and dist.is_initialized()):

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from PIL import Image
 
 from mlp_lightning import start
 
@@ -738,7 +737,7 @@ def test_init(options: str, expected: tuple[str, ...], here: Path, error_of: Cal
     ("--ckpt_path cut.ckpt --input a.png", "--ckpt_path", "cut.ckpt", "damaged"),
     ("--ckpt_path code.ckpt --input a.png", "--ckpt_path", "code.ckpt", "carries code, which is never run"),
     ("--ckpt_path it.ckpt --input gone.png", "--input", "there is no file gone.png"),
-    ("--ckpt_path it.ckpt --input ''", "--input", "no file", "''"),
+    ("--ckpt_path it.ckpt --input ''", "--input", "an empty name"),
     ("--ckpt_path it.ckpt --input data", "--input", "no picture in the folder data"),
     ("--ckpt_path it.ckpt --input a.png text.png", "text.png", "no picture", "--skip_unreadable"),
     ("--ckpt_path it.ckpt --input a.png empty.png text.png", "2 pictures", "empty.png: the file is empty", "text.png"),

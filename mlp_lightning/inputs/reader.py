@@ -98,6 +98,8 @@ class Reader:
             if not isinstance(each, str | os.PathLike):
                 found.append(each)
                 continue
+            if not os.fspath(each):
+                raise UserError("input: got an empty name, must be a file or a folder")
             path = Path(each).expanduser()
             if path.is_dir():
                 files = picture_files(path)

@@ -87,6 +87,9 @@ class HandStep:
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
         (self._group,) = rule.param_groups
+        one = loss.normalizer(network.flat.new_empty(1, network.sizes[-1]), network.flat.new_zeros(1).long())
+        # Where every sample counts alike the processes need not ask each other for the whole minibatch's.
+        self._normalizer_of_one = None if isinstance(one, Tensor) else one
         if isinstance(rule, Muon):
             rule.dtype_of_products = dtype_of_products
         if l1:
@@ -121,7 +124,8 @@ class HandStep:
         targets = batch.targets(logits.shape[1], logits.dtype)
         loss_sum, cache = loss.forward(logits, targets)
         normalizer = loss.normalizer(logits, targets)
-        dlogits = loss.backward(cache, self._dloss(normalizer, logits))
+        whole = normalizer if self._normalizer_of_one is None else batch.size * self._normalizer_of_one
+        dlogits = loss.backward(cache, self._dloss(whole, logits))
         if self.adversary is None:
             deltas = workspace.backward(dlogits)
         else:
@@ -151,7 +155,7 @@ class HandStep:
 
     def _dloss(self, normalizer: float | Tensor, logits: Tensor) -> float | Tensor:
         """1 for the sum; for the mean 1 over the normalizer of the whole minibatch, which all processes share."""
-        if self.reduction == "mean" and self.world_size > 1:
+        if self.reduction == "mean" and self.world_size > 1 and self._normalizer_of_one is None:
             normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=logits.device).clone())
         return self._scale(normalizer, logits)
 

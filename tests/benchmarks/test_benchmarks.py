@@ -12,7 +12,7 @@ import yaml
 from matplotlib.image import imread
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = ["step", "epoch", "accuracy_time", "memory", "growth", "notebook"]
+SCRIPTS = ["step", "epoch", "accuracy_time", "memory", "growth", "notebook", "scaling"]
 
 
 @pytest.fixture
@@ -154,6 +154,37 @@ def test_slope_of_a_power_law(importable):
 
     sizes = [1, 2, 8, 64]
     assert slope(sizes, [5 * size**1.5 for size in sizes]) == pytest.approx(1.5)
+
+
+def test_devices_stop_paying_where_a_hop_costs_what_they_save(importable):
+    from scaling import Model
+
+    # t(n) = B c / n + 2 (n − 1) h has its least at n = √(B c / 2 h), here 8.
+    model = Model(numel=0, fixed=5.0, per_sample=1.0, hop=0.5, bandwidth=1.0)
+    assert model.best(64) == 8
+    assert model.step(64, 8) == 5 + 8 + 7
+    assert model.step(64, 1) == 5 + 64, "a device alone sends nothing"
+    # Bytes that two devices already take longer to move than they save: none is worth it.
+    assert model._replace(numel=100).best(64) == 1
+
+
+def test_bytes_of_an_all_reduce(importable):
+    from scaling import bytes_sent
+
+    assert [bytes_sent(1000, n) for n in (1, 2, 4)] == [0, 4000, 6000]
+
+
+def test_the_model_recovers_what_made_the_timings(importable):
+    from networks import hand_network
+    from scaling import ALONE, SUM, models
+
+    found = {}
+    for width in (8, 16, 32):
+        numel = hand_network((784, width, width, 10)).flat.numel()
+        alone = {f"{ALONE}, {n}": [1e-4 + n * 1e-6] for n in (32, 512)}
+        found[width] = {**alone, ALONE: [1e-4 + 128e-6], SUM: [2e-4 + 4 * numel / 1e9]}
+    for model in models(found, 128).values():
+        assert model[1:] == pytest.approx((1e-4, 1e-6, 1e-4, 1e9))
 
 
 def test_seconds_to_the_first_epoch_at_the_target(importable):

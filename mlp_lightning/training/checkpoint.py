@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch import callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.atomic import written_beside
@@ -39,16 +39,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the checkpoint on the CPU, as data only; raises UserError as ``read_checkpoint``."""
-        return read_checkpoint(path)
+        # Processes that were spawned hand their weights back by a file of nothing else.
+        return read_checkpoint(path, keys=())
 
 
-class ModelCheckpoint(callbacks.ModelCheckpoint):
+class RunCheckpoint(ModelCheckpoint):
     """Lightning's, but a resumed run takes the file into its own folder.
 
     Otherwise the best epoch before the interruption would be forgotten, and a run that ends early leave nothing.
     """
 
     _taken: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in a checkpoint, the same as Lightning's."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -86,9 +92,9 @@ def _is_whole_by(path: Path, step: int) -> bool:
         return False
 
 
-def checkpoint_callbacks() -> tuple[ModelCheckpoint, ModelCheckpoint]:
+def checkpoint_callbacks() -> tuple[RunCheckpoint, RunCheckpoint]:
     """Keep ``best.ckpt``, the one of highest validation accuracy so far, and ``last.ckpt``, the last epoch's."""
-    best = ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max")
+    best = RunCheckpoint(filename="best", monitor="val/accuracy", mode="max")
     # Not ``save_last`` of the other: Lightning 2.6 writes that only when the epoch is the best so far.
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True)
+    last = RunCheckpoint(filename="last", save_on_train_epoch_end=True)
     return best, last

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.seal import FORMAT, format_of
 
 LOGS = Path("lightning_logs")
+KEYS = ("state_dict", "hyper_parameters", "sizes", "history", "window")
 # Stands among the content of a sealed file, so that one whose seal was lost is not taken for one from before seals.
 FORMAT_KEY = "mlp_lightning_format"
 
@@ -45,7 +46,9 @@ def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path"
     raise UserError(f"{option}: got {name}, but there is no {' nor '.join(wanted)} in {folder} or the folders below it")
 
 
-def read_checkpoint(path: str | os.PathLike[str], *, option: str = "--ckpt_path") -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], *, option: str = "--ckpt_path", keys: Sequence[str] = KEYS
+) -> dict[str, Any]:
     """Read one of this project's checkpoints on the CPU, without running any code in it.
 
     The bytes that are checked against the seal are the very ones that are loaded. A file from before there were seals
@@ -54,13 +57,14 @@ def read_checkpoint(path: str | os.PathLike[str], *, option: str = "--ckpt_path"
     Args:
         path: The file.
         option: What an error calls it.
+        keys: What it must hold.
 
     Raises:
         UserError: no such file, or one that is broken, carries code or comes from elsewhere; the message names a good
             one beside it, the next older one first.
     """
     try:
-        return _read(Path(path), option)
+        return _read(Path(path), option, keys)
     except UserError as error:
         if not Path(path).is_file():
             raise
@@ -80,11 +84,11 @@ def checkpoints_beside(path: Path) -> list[Path]:
 def _good_ones(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         with suppress(UserError):
-            _read(path, "")
+            _read(path, "", KEYS)
             yield path
 
 
-def _read(path: Path, option: str) -> dict[str, Any]:
+def _read(path: Path, option: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         data = path.read_bytes()
         file_format = format_of(data)
@@ -108,7 +112,7 @@ def _read(path: Path, option: str) -> dict[str, Any]:
     known = checkpoint if isinstance(checkpoint, dict) else {}
     if known.pop(FORMAT_KEY, None) is not None and file_format is None:
         raise UserError(f"{option}: {path} is not a readable checkpoint: it is damaged, the seal at its end is missing")
-    missing = [key for key in ("state_dict", "hyper_parameters", "sizes", "history", "window") if key not in known]
+    missing = [key for key in keys if key not in known]
     if missing:
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
     return known

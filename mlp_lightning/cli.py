@@ -23,7 +23,7 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
-from mlp_lightning.training.early_stopping import EarlyStopping
+from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
@@ -225,7 +225,7 @@ class CLI(LightningCLI):
             # There is no best one where nothing validates.
             callbacks += self.checkpoints if trainer.limit_val_batches != 0 else self.checkpoints[1:]
         if config.patience is not None:
-            callbacks.append(EarlyStopping("val/loss", patience=config.patience))
+            callbacks.append(Patience("val/loss", patience=config.patience))
         if trainer.profiler is None:
             kwargs["profiler"] = NoProfiler()
         kwargs["callbacks"] = [*(trainer.callbacks or []), *callbacks]

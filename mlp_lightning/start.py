@@ -1,6 +1,7 @@
 """The entrance: what needs neither torch nor Lightning is answered without them, for they take seconds to import."""
 
 import gc
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -26,6 +27,15 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
     arguments = sys.argv[1:] if args is None else args
+    try:
+        _start(arguments, args)
+    except KeyboardInterrupt:
+        # Where a training could note it, it does not come here.
+        print("stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _start(arguments: Sequence[str], args: list[str] | None) -> None:
     try:
         answered = answer(arguments)
     except UserError as error:

@@ -1,6 +1,8 @@
-"""``--ckpt_path`` with the words last, auto and best: which file the command line takes, and what it says."""
+"""``--ckpt_path`` with the words last, auto and best, and early ends: which file is taken, and what is said."""
 
 import pytest
+
+from mlp_lightning import cli, start
 
 SHORT = [
     *("--config", "adam.yaml", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
@@ -80,3 +82,35 @@ def test_what_cannot_be_ends_in_one_line(run_main, capsys, arguments, message):
         run_main(*arguments)
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: --ckpt_path: {message}")
+
+
+def test_a_full_disk_ends_in_one_line(run_main, capsys, monkeypatch):
+    def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli.Report, "on_fit_start", full)
+    with pytest.raises(SystemExit) as ended:
+        run_main(*FIT)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: a file of the run cannot be written: No space left on device; make room")
+
+
+def test_a_broken_file_that_is_no_full_disk_is_not_hidden(run_main, monkeypatch):
+    def broken(self, *arguments, **options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(cli.Report, "on_fit_start", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        run_main(*FIT)
+
+
+def test_ctrl_c_before_there_is_anything_to_save(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "answer", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        start.main(["predict"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"

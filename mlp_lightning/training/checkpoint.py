@@ -1,8 +1,10 @@
 """Checkpoints that are whole or not there: written beside their target, sealed, synced, then renamed."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -37,12 +39,62 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the checkpoint on the CPU, as data only; raises UserError as ``read_checkpoint``."""
-        return read_checkpoint(path)
+        # Processes that were spawned hand their weights back by a file of nothing else.
+        return read_checkpoint(path, keys=())
 
 
-def checkpoint_callbacks() -> tuple[ModelCheckpoint, ModelCheckpoint]:
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's, but a resumed run takes the file into its own folder.
+
+    Otherwise the best epoch before the interruption would be forgotten, and a run that ends early leave nothing.
+    """
+
+    _taken: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in a checkpoint, the same as Lightning's."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the file that is resumed from, or the best one beside it unless that is of a later step."""
+        self._taken = None
+        if trainer.state.fn != "fit" or self.dirpath is None or trainer.ckpt_path is None:
+            return
+        source, target = Path(trainer.ckpt_path), Path(self.dirpath) / f"{self.filename}.ckpt"
+        if self.monitor is not None:
+            source = source.with_name(target.name)
+        # A best one of a later step is trained once more, if it still is the best.
+        if not _is_whole_by(source, checkpoint["global_step"]):
+            return
+        if trainer.is_global_zero and source.resolve() != target.resolve():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with written_beside(target) as temporary:
+                shutil.copyfile(source, temporary)
+        self._taken = target
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the score with the file."""
+        if self._taken is not None:
+            path = str(self._taken)
+            state_dict = {**state_dict, "dirpath": self.dirpath, "best_model_path": path}
+            if self.monitor is not None:
+                state_dict |= {"kth_best_model_path": path, "best_k_models": {path: state_dict["best_model_score"]}}
+        super().load_state_dict(state_dict)
+
+
+def _is_whole_by(path: Path, step: int) -> bool:
+    try:
+        return read_checkpoint(path)["global_step"] <= step
+    except UserError:
+        return False
+
+
+def checkpoint_callbacks() -> tuple[RunCheckpoint, RunCheckpoint]:
     """Keep ``best.ckpt``, the one of highest validation accuracy so far, and ``last.ckpt``, the last epoch's."""
-    best = ModelCheckpoint(filename="best", monitor="val/accuracy", mode="max")
+    best = RunCheckpoint(filename="best", monitor="val/accuracy", mode="max")
     # Not ``save_last`` of the other: Lightning 2.6 writes that only when the epoch is the best so far.
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True)
+    last = RunCheckpoint(filename="last", save_on_train_epoch_end=True)
     return best, last

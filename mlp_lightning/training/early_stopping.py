@@ -3,11 +3,16 @@
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch import callbacks
+from lightning.pytorch.callbacks import EarlyStopping
 
 
-class EarlyStopping(callbacks.EarlyStopping):
+class Patience(EarlyStopping):
     """Lightning's, but a training that had stopped stays so, and the patience given now counts."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in a checkpoint, the same as Lightning's."""
+        return super().state_key.replace(type(self).__qualname__, EarlyStopping.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was counted, not the limit."""

@@ -133,7 +133,7 @@ class Interruption(Checkpoint):
         """Stop before the test; ``last.ckpt`` is that of the last epoch."""
         self._agree(trainer)
         if self._noted:
-            raise Stopped(self._noted, self._file(), trainer.global_step)
+            raise Stopped(self._noted, self._file(trainer), trainer.global_step)
 
     def _stop(self, trainer: pl.Trainer) -> None:
         self._agree(trainer)
@@ -142,7 +142,7 @@ class Interruption(Checkpoint):
             self._requeue(number, None)
         if not self._noted:
             return
-        path = self._file()
+        path = self._file(trainer)
         if path is not None:
             trainer.save_checkpoint(path)
         raise Stopped(self._noted, path, trainer.global_step)
@@ -153,6 +153,9 @@ class Interruption(Checkpoint):
             torch.distributed.all_reduce(noted, torch.distributed.ReduceOp.MAX)
             self._noted, self._requeues = noted.tolist()
 
-    def _file(self) -> Path | None:
-        folder = None if self._last is None else self._last.dirpath
-        return None if folder is None else Path(folder) / "last.ckpt"
+    def _file(self, trainer: pl.Trainer) -> Path | None:
+        """What ``last`` would write next, which is no file of another run."""
+        last = self._last
+        if last is None:
+            return None
+        return Path(last._get_metric_interpolated_filepath_name({}, trainer, last.best_model_path))

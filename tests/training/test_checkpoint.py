@@ -3,10 +3,12 @@ import os
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
+from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.module import MLPModule
 
 WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
@@ -143,3 +145,13 @@ def test_last_is_the_last_though_another_was_better(fit):
 def test_last_is_written_when_the_training_ends(fit, trainer, steps):
     run = fit(enable_checkpointing=True, callbacks=checkpoint_callbacks(), **trainer)
     assert read_checkpoint(str(run.checkpoints / "last.ckpt"))["global_step"] == run.trainer.global_step == steps
+
+
+def test_states_are_found_under_lightnings_names():
+    ours = [*checkpoint_callbacks(), Patience("val/loss")]
+    lightnings = [
+        ModelCheckpoint(monitor="val/accuracy", mode="max"),
+        ModelCheckpoint(save_on_train_epoch_end=True),
+        EarlyStopping("val/loss"),
+    ]
+    assert [callback.state_key for callback in ours] == [callback.state_key for callback in lightnings]

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
-from mlp_lightning.training.early_stopping import EarlyStopping
+from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.module import MLPModule
 
@@ -171,7 +171,7 @@ def test_the_message_tells_the_command_that_goes_on(tmp_path, given, command):
 def test_a_training_that_had_lost_patience_does_not_train_on(fit_interruptibly):
     # With min_delta so large no epoch is better than the first.
     def patience(n):
-        return EarlyStopping("val/loss", patience=n, min_delta=100.0)
+        return Patience("val/loss", patience=n, min_delta=100.0)
 
     straight, _ = fit_interruptibly(callbacks=[patience(2)], max_epochs=9)
     assert straight.trainer.global_step == 15

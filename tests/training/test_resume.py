@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
@@ -86,6 +87,37 @@ def test_from_the_checkpoint_of_a_validation(fit_with_checkpoints, interval):
     resumed = fit_with_checkpoints(model, {}, val_check_interval=interval, ckpt_path=half.checkpoints / "best.ckpt")
     assert 0 < len(resumed.start.batches) < len(straight.start.batches)
     assert_same(resumed, straight)
+
+
+def test_the_best_is_still_known_in_a_folder_of_its_own(fit_with_checkpoints):
+    # With a learning rate that destroys what was learnt, none of the later epochs is better.
+    half = fit_with_checkpoints({"lr": 0.02}, {}, max_epochs=2)
+    before = {path.name: path.read_bytes() for path in half.checkpoints.iterdir()}
+    resumed = fit_with_checkpoints({"lr": 5.0}, {}, ckpt_path=half.checkpoints / "last.ckpt")
+    best = resumed.trainer.checkpoint_callbacks[-2]
+    assert best.best_model_path == str(resumed.checkpoints / "best.ckpt")
+    assert (resumed.checkpoints / "best.ckpt").read_bytes() == before["best.ckpt"]
+    assert best.best_model_score == max(resumed.module.curves.history["val/accuracy"][1])
+    assert read_checkpoint(resumed.checkpoints / "last.ckpt")["global_step"] == 20
+    assert {path.name: path.read_bytes() for path in half.checkpoints.iterdir()} == before
+
+
+def test_a_best_of_a_later_step_is_trained_again(fit_with_checkpoints):
+    straight = fit_with_checkpoints({"lr": 0.01}, {})
+    best = read_checkpoint(straight.checkpoints / "best.ckpt")
+    assert best["global_step"] > 3
+    resumed = fit_with_checkpoints({"lr": 0.01}, {}, ckpt_path=straight.checkpoints / "step=3.ckpt")
+    again = read_checkpoint(resumed.checkpoints / "best.ckpt")
+    assert again["global_step"] == best["global_step"]
+    torch.testing.assert_close(again["state_dict"], best["state_dict"], rtol=0, atol=0)
+
+
+def test_a_complete_training_leaves_its_checkpoints_again(fit_with_checkpoints):
+    straight = fit_with_checkpoints({"lr": 0.01}, {})
+    resumed = fit_with_checkpoints({"lr": 0.01}, {}, ckpt_path=straight.checkpoints / "last.ckpt")
+    for name in ("best.ckpt", "last.ckpt"):
+        assert (resumed.checkpoints / name).read_bytes() == (straight.checkpoints / name).read_bytes()
+    assert resumed.module.curves.history == straight.module.curves.history
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)

@@ -254,7 +254,7 @@ def main() -> None:
             status = wait(start(straight_folder))
             seconds = time.perf_counter() - begun
             if status != 0:
-                sys.exit((straight_printed_by(folder)).read_text())
+                sys.exit(printed_by(straight_folder).read_text())
             straight = outcome(straight_folder)
             (straight_folder / "lightning_logs").rename(root / f"straight {begun}")
         checkpoint = root / f"straight {begun}" / Path(CONFIG).stem / "version_0" / "checkpoints" / "last.ckpt"

@@ -692,7 +692,7 @@ def test_schedule_wrong_long_after_the_twentieth_step(monkeypatch, capsys):
     ids=["norm", "value"],
 )
 def test_wrong_clipping_threshold(option, name, clip, monkeypatch, capsys):
-    monkeypatch.setattr(hand_step_file, name, lambda grad, limit: clip(grad, limit * 1.01))
+    monkeypatch.setattr(hand_step_file, name, lambda grad, limit, *norm: clip(grad, limit * 1.01, *norm))
     passed, failed, _ = run(build(**{option: 0.01}), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}

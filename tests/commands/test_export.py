@@ -136,7 +136,10 @@ def test_onnx_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert prove(model, FORMATS["onnx"], None, tmp_path / "file").difference < 1e-5
 
 
-@pytest.mark.parametrize("name", FORMAT_NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "torch" else pytest.mark.slow) for name in FORMAT_NAMES],
+)
 def test_the_printed_lines_run_without_this_package(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

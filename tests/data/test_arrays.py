@@ -118,7 +118,13 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=() if name == "deformed, mixed" else pytest.mark.slow)
+        for name, options in OPTIONS.items()
+    ],
+)
 def test_a_mapped_training_is_the_one_in_memory(digits, run_files, options):
     common = ("--data.dataset", "arrays", "--data.root", digits, "--data.batch_size", 64, *options)
     held = []

@@ -6,6 +6,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from mlp_lightning.checkpoint_file import FORMAT_KEY
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
@@ -164,6 +165,8 @@ def test_a_checkpoint_from_before_there_were_norms(fit):
     del checkpoint["norm"]
     for name in ("norm", "dropout", "input_dropout"):
         del checkpoint["hyper_parameters"][name]
+    # Nor were they sealed.
+    del checkpoint[FORMAT_KEY]
     torch.save(checkpoint, path)
     loaded = MLPModule.load_from_checkpoint(path, weights_only=True)
     assert torch.equal(loaded.network.flat, parts.module.network.flat)

@@ -11,6 +11,7 @@ import yaml
 from mlp_lightning.data.sources import load_dataset
 from mlp_lightning.errors import UserError
 from mlp_lightning.training import predictions
+from mlp_lightning.training.checkpoint import AtomicCheckpointIO
 
 OPTIONS = {
     "trainer.accelerator": "cpu",
@@ -111,7 +112,7 @@ def test_checkpoint_that_is_none(copy: Path, damage, message: str) -> None:
 def edit(path: Path, change) -> None:
     checkpoint = torch.load(path, weights_only=True)
     change(checkpoint)
-    torch.save(checkpoint, path)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def test_check_and_explain_take_tables(table, tmp_path, run_main, capsys):
 
 
 @pytest.mark.parametrize("weights", ["null", "balanced", "[1,3]"])
-def test_imbalance_is_told_unless_it_is_weighed(tmp_path, run_cli, capsys, weights):
+def test_imbalance_is_told_unless_it_is_weighed(tmp_path, monkeypatch, run_cli, capsys, weights):
+    # A run without a logger keeps its config where it is started.
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     rows = [[f"{rng.normal():.3f}", "rare" if k % 20 == 0 else "often"] for k in range(200)]
     path = write(tmp_path / "it.csv", ["n", "name"], rows)

@@ -79,5 +79,9 @@ def test_the_readme_example_runs(digit_checkpoint, monkeypatch, capsys):
     assert re.match(r"7 \d+\.\d% \(\('7', ", capsys.readouterr().out)
 
 
-def test_pandas_is_not_needed_for_arrays(model):
-    assert predict(model, np.zeros((2, 784), "f4"))[0] == predict(model, torch.zeros(784))[0]
+def test_arrays_and_tensors_are_the_same_samples(model):
+    first = predict(model, np.zeros((2, 784), "f4"))[0]
+    assert first == predict(model, torch.zeros(2, 784))[0]
+    # A sample by itself goes through other products, which round otherwise.
+    alone = predict(model, torch.zeros(784))[0]
+    assert (alone.label, alone.probability) == (first.label, pytest.approx(first.probability, rel=1e-5))

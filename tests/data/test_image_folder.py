@@ -106,8 +106,6 @@ def test_sizes_are_reduced_with_antialias(fill, tmp_path):
     assert ((data.train_x[6] - 0.5).abs() < 0.15).all()
 
 
-# Where a file is cut off, open_picture leaves it to the garbage collector to close it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_cannot_be_read_is_named_or_left_out(fill, capsys):
     root = fill(n=6)
     broken = root / "dark" / "03.png"

@@ -1,6 +1,7 @@
 """The entrance: what needs neither torch nor Lightning is answered without them, for they take seconds to import."""
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,16 +24,26 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
     "draw": draw,
 }
 
+# As a shell reports a process that SIGPIPE ended; Windows has no such signal.
+BROKEN_PIPE = 128 + 13
+
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
     arguments = sys.argv[1:] if args is None else args
     try:
-        _start(arguments, args)
+        try:
+            _start(arguments, args)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         # Where a training could note it, it does not come here.
         print("stopped", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output, as head does, has seen enough. What is left of it must not fail again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
 
 
 def _start(arguments: Sequence[str], args: list[str] | None) -> None:

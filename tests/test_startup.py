@@ -147,3 +147,15 @@ def test_options_before_the_command(
         run_main("--config", tmp_path / "whole.yaml", "fit", "--print_config")
     assert caught.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["model"]["lr"] == 0.125
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes end otherwise there")
+@pytest.mark.parametrize("command", ["--help", "init my.yaml"])
+def test_who_reads_the_output_may_leave(command, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [sys.executable, str(ROOT / "train.py"), *command.split()]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

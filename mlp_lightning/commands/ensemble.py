@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.predictions import Predictions, predict_test_set
+from mlp_lightning.training.predictions import Predictions, predict_copies, predict_test_set
 
 
 class Ensemble(NamedTuple):
@@ -18,6 +18,8 @@ class Ensemble(NamedTuple):
     errors_by_network: list[int]
     errors: int
     errors_of_mean_logits: int
+    # Of the mean over the deformed copies too, where the runs' tests made such.
+    errors_over_copies: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -25,12 +27,17 @@ class Ensemble(NamedTuple):
         return (self.test_samples - self.errors) / self.test_samples
 
     def __str__(self) -> str:
-        return f"{self.accuracy:.4f}, {self.errors} errors"
+        copies = "" if self.errors_over_copies is None else f", {self.errors_over_copies} over deformed copies"
+        return f"{self.accuracy:.4f}, {self.errors} errors{copies}"
 
 
 def ensemble(run_folders: Sequence[Path]) -> Ensemble:
     """Average the networks that runs tested; raises UserError as ``average`` and ``predict_test_set``."""
-    return average([predict_test_set(folder) for folder in run_folders])
+    together = average([predict_test_set(folder) for folder in run_folders])
+    over_copies = [predictions for folder in run_folders if (predictions := predict_copies(folder)) is not None]
+    if len(over_copies) == len(run_folders):
+        return together._replace(errors_over_copies=average(over_copies).errors)
+    return together
 
 
 def average(predictions: Sequence[Predictions]) -> Ensemble:

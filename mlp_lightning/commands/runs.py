@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mlp_lightning.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -32,8 +34,13 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the config's text, the settings and the seed: a changed config is another run."""
-        text = json.dumps([self.config.read_text(encoding="utf-8"), self.settings, self.seed])
+        """Changes with the config's options, the settings and the seed, but not with a config's comments."""
+        try:
+            options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except yaml.YAMLError:
+            # The fit itself says what is wrong with it.
+            options = None
+        text = repr((options, self.settings, self.seed))
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def folder(self, logs: Path) -> Path:

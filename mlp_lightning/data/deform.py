@@ -1,7 +1,8 @@
 """Deformed images for training: an affine map and a smooth random field, in one resampling; noise and cutout."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +88,21 @@ class Deform:
             gone = self._squares().repeat_interleave(math.prod(self.image_shape[2:]), 1)
             out = out.masked_fill(gone, 0.0)
         return out.to(x.dtype)
+
+    def copies(self, count: int, x: Tensor, y: Tensor, *, minibatch: int, **place: Any) -> Iterator[Tensor]:
+        """``count`` deformed copies of a minibatch of a test.
+
+        Deformations that were made without a number of epochs are always in their last one.
+
+        Args:
+            count: at least 1.
+            x: as in a call.
+            y: its targets, or zeros where nobody knows them and all classes are deformed alike.
+            minibatch: its place in the test, counted from 0.
+            place: ``first`` and ``size``, as in a call.
+        """
+        for k in range(count):
+            yield self(x, y, epoch=0, step=minibatch * count + k, **place)
 
     def _coordinates(self, y: Tensor, strength: float) -> Tensor:
         """Where to read, ``(B, 2, height · width)``: x and y from −1 to 1."""

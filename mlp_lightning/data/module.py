@@ -270,9 +270,7 @@ class DataModule(pl.LightningDataModule):
         count, options = self.test_deformations, self.deform.for_tests
         if count:
             deform = Deform(options, self.data.image_shape, self.data.class_names, seed=self.seed, device=self._device)
-            for k in range(count):
-                place = {"first": batch.first, "size": batch.size}
-                yield deform(batch.x, batch.y, epoch=0, step=batch_idx * count + k, **place)
+            yield from deform.copies(count, batch.x, batch.y, minibatch=batch_idx, first=batch.first, size=batch.size)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Nothing to move: the samples are on the device already."""

@@ -1,5 +1,6 @@
 """What the network that a finished run tested predicts for the test set: the one place that rebuilds it from files."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,11 @@ import yaml
 from torch import Tensor
 
 from mlp_lightning.checkpoint_file import read_checkpoint
-from mlp_lightning.data.mapped import Rows
+from mlp_lightning.data.deform import Deform
+from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.module import EVALUATION_BATCH_SIZE, DataModule
 from mlp_lightning.data.own import OWN
-from mlp_lightning.data.sources import load_dataset
+from mlp_lightning.data.sources import Dataset, load_dataset
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.module import MLPModule
 
@@ -79,19 +81,49 @@ def predict_test_set(run_folder: Path) -> Predictions:
     Raises:
         UserError: as ``load_tested``, or the data are not there or do not fit the network.
     """
-    module, dataset, root, options, description = load_tested(run_folder)
-    if dataset in OWN and description is not None:
-        x, targets = _own_test_set(options, description)
-    else:
-        x, targets = _test_set(dataset, root)
-    width, dtype = module.network.sizes[0], module.network.flat.dtype
-    if x.shape[1] != width:
-        raise UserError(f"the network in {run_folder} takes {width} inputs, but {dataset} has {x.shape[1]} pixels")
-    starts = range(0, len(x), EVALUATION_BATCH_SIZE)
+    tested, data = _tested_with_data(run_folder)
     with torch.inference_mode():
-        # In the minibatches of the test, so that rounding is the same.
-        logits = torch.cat([module(x[start : start + EVALUATION_BATCH_SIZE].to(dtype)) for start in starts])
-    return Predictions(logits.double().log_softmax(1), targets)
+        logits = torch.cat([tested.module(x) for x, _ in _minibatches(tested, data)])
+    return Predictions(logits.double().log_softmax(1), data.test_y)
+
+
+def predict_copies(run_folder: Path) -> Predictions | None:
+    """``(1/C) Σ_c log p_c`` over the C deformed copies of each sample that the run's test made; None if it made none.
+
+    Raises:
+        UserError: as ``predict_test_set``.
+    """
+    tested, data = _tested_with_data(run_folder)
+    count = tested.options.get("test_deformations", 0)
+    if not count:
+        return None
+    options = DeformOptions(**tested.options["deform"]).for_tests
+    deform = Deform(options, data.image_shape, data.class_names, seed=tested.options["seed"])
+    means = []
+    with torch.inference_mode():
+        for k, (x, y) in enumerate(_minibatches(tested, data)):
+            copies = deform.copies(count, x, y, minibatch=k)
+            means.append(torch.stack([tested.module(copy).double().log_softmax(1) for copy in copies]).mean(0))
+    return Predictions(torch.cat(means), data.test_y)
+
+
+def _tested_with_data(run_folder: Path) -> tuple[Rebuilt, Dataset]:
+    tested = load_tested(run_folder)
+    if tested.dataset in OWN and tested.description is not None:
+        data = _own_data(tested.options, tested.description)
+    else:
+        data = _data(tested.dataset, tested.root)
+    width, found = tested.module.network.sizes[0], data.test_x.shape[1]
+    if found != width:
+        raise UserError(f"the network in {run_folder} takes {width} inputs, but {tested.dataset} has {found} pixels")
+    return tested, data
+
+
+def _minibatches(tested: Rebuilt, data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Those of the test, so that rounding is the same: samples ``(B, D)`` and targets ``(B,)``."""
+    for start in range(0, len(data.test_y), EVALUATION_BATCH_SIZE):
+        rows = slice(start, start + EVALUATION_BATCH_SIZE)
+        yield data.test_x[rows].to(tested.module.network.flat.dtype), data.test_y[rows]
 
 
 def _tested_checkpoint(run_folder: Path) -> Path:
@@ -109,13 +141,12 @@ def _tested_checkpoint(run_folder: Path) -> Path:
 
 # The seeds of an experiment share their data, which take seconds to read.
 @lru_cache(maxsize=1)
-def _test_set(dataset: str, root: str | None) -> tuple[Rows, Tensor]:
-    data = load_dataset(dataset, root)
-    return data.test_x, data.test_y
+def _data(dataset: str, root: str | None) -> Dataset:
+    return load_dataset(dataset, root)
 
 
-def _own_test_set(options: dict[str, Any], description: dict[str, Any]) -> tuple[Rows, Tensor]:
+def _own_data(options: dict[str, Any], description: dict[str, Any]) -> Dataset:
     datamodule = DataModule(**{name: value for name, value in options.items() if not name.startswith("_")})
     datamodule.read_as(description)
     datamodule.setup("test")
-    return datamodule.data.test_x, datamodule.data.test_y
+    return datamodule.data

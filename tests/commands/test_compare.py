@@ -87,6 +87,9 @@ def test_finished_runs_are_not_repeated_until_the_config_changes(config: Path, t
     again = {run.seed: metrics for run, _, metrics in execute(runs, tmp_path / "logs", 2)}
     assert len(fits.commands) == 3
     assert again == first
+    config.write_text("# A comment is no change.\nmodel: {lr: 0.1}\n")
+    list(execute(plan([config], [], 3), tmp_path / "logs", 1))
+    assert len(fits.commands) == 3
     config.write_text("model:\n  lr: 0.2\n")
     list(execute(plan([config], [], 3), tmp_path / "logs", 1))
     assert len(fits.commands) == 6
@@ -138,7 +141,12 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
         logits = 5 * torch.nn.functional.one_hot(torch.tensor(answers[seed]), 2).double()
         return Predictions(logits.log_softmax(1), torch.zeros(len(answers[seed]), dtype=torch.long))
 
+    def predict_copies(run_folder: Path) -> Predictions:
+        log_p, targets = predict(run_folder)
+        return Predictions(log_p, 1 - targets)
+
     monkeypatch.setattr(ensemble_module, "predict_test_set", predict)
+    monkeypatch.setattr(ensemble_module, "predict_copies", predict_copies)
     return answers
 
 
@@ -151,11 +159,17 @@ def test_ensemble_is_a_column_and_a_file(
     printed = capsys.readouterr().out
     header, _, *rows = (line for line in printed.splitlines() if line.startswith("|"))
     assert header.endswith("| ensemble |")
-    assert [row.split(" | ")[-1] for row in rows] == ["1.0000, 0 errors |"] * 2
+    assert [row.split(" | ")[-1] for row in rows] == ["1.0000, 0 errors, 5 over deformed copies |"] * 2
     assert "when it was tested" not in printed
     content = json.loads((logs / "ensemble.json").read_text())
     assert list(content) == ["small model.lr=1", "small model.lr=2"]
-    counts = {"test_samples": 5, "errors_by_network": [1, 1, 1], "errors": 0, "errors_of_mean_logits": 0}
+    counts = {
+        "test_samples": 5,
+        "errors_by_network": [1, 1, 1],
+        "errors": 0,
+        "errors_of_mean_logits": 0,
+        "errors_over_copies": 5,
+    }
     assert content["small model.lr=1"] == {**counts, "accuracy": 1.0}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import warnings
 
 import numpy as np
@@ -163,7 +164,10 @@ def test_check_and_explain_take_tables(table, tmp_path, run_main, capsys):
     options = ("--data.dataset", "csv", "--data.root", table, "--data.label", "name", "--model.hidden", "[5]")
     run_main("check", *options, "--model.class_weights", "balanced", "--model.reduction", "mean")
     run_main("explain", *options, "--html", tmp_path / "page.html", "--sample", "2")
-    assert "3 → 5" in capsys.readouterr().out or (tmp_path / "page.html").stat().st_size > 0
+    shown = capsys.readouterr().out
+    assert re.search(r"network    \d+-5-3, ", shown)
+    assert re.search(r"sample     2: row 2 of its minibatch, class (rose|iris|lily)\n", shown)
+    assert "lily" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("weights", ["null", "balanced", "[1,3]"])

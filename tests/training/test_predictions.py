@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_errors_are_those_that_the_run_counted(fit, options: list[str]) -> None:
     assert predictions.predict_test_set(run).errors == errors_counted(run) > 0
 
 
+def test_copies_are_those_that_the_run_tested(fit) -> None:
+    deform = ("--data.deform.rotation", "20", "--data.deform.elastic", "1", "--data.deform.end_strength", "0.5")
+    run = fit(*deform, "--data.test_deformations", "2")
+    metrics = json.loads((run / "metrics.json").read_text())
+    over_copies = predictions.predict_copies(run)
+    assert over_copies is not None
+    assert 1 - over_copies.errors / 10_000 == pytest.approx(metrics["test/deformed_accuracy"], abs=1e-9)
+    assert over_copies.errors != predictions.predict_test_set(run).errors
+
+
+def test_no_copies_where_the_run_tested_none(run: Path) -> None:
+    assert predictions.predict_copies(run) is None
+
+
 def test_best_weights_where_the_run_tested_them(fit) -> None:
     # So large a learning rate unlearns what the first epoch learned.
     options = ("--model.optimizer", "sgd", "--model.lr", "5", "--trainer.max_epochs", "6")
@@ -142,6 +157,7 @@ def test_checkpoint_that_does_not_fit(copy: Path, change, message: str) -> None:
 
 
 def test_data_of_another_width(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "_test_set", lambda dataset, root: (torch.zeros(3, 6), torch.zeros(3)))
+    other = replace(load_dataset("mnist", None), test_x=torch.zeros(3, 6), test_y=torch.zeros(3))
+    monkeypatch.setattr(predictions, "_data", lambda dataset, root: other)
     with pytest.raises(UserError, match=r"^the network in .* takes 784 inputs, but mnist has 6 pixels$"):
         predictions.predict_test_set(copy)

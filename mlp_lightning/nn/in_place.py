@@ -1,14 +1,18 @@
 """The activations in place: the formulas of ``activations`` for a training step that gets by on the memory it has.
 
 ``forward(z) → a`` may return ``z`` itself, overwritten. ``backward(da, z, a) → dz`` may return ``da`` overwritten, and
-may spend ``z`` and ``a`` on the way: both are dead once dz is known. Activations whose derivative needs z beside a, or
-a temporary of their own, are taken from ``activations`` as they are.
+may spend ``z`` and ``a`` on the way: both are dead once dz is known. So ``forward`` may also leave f′(z) in ``z`` for
+``backward``. Other activations whose derivative needs z beside a, or a temporary of their own, are taken from
+``activations`` as they are.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from mlp_lightning.nn.activations import ACTIVATIONS, Activation
+from mlp_lightning.nn.norm import fine
 
 
 def sigmoid_forward_(z: Tensor) -> Tensor:
@@ -42,9 +46,26 @@ def relu_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
     return da.mul_(a.gt_(0))
 
 
+def gelu_forward_(z: Tensor) -> Tensor:
+    """a = z Φ(z); z becomes f′ = Φ(z) + z φ(z), since both need Φ. Half precisions compute in float32."""
+    fine_z = z.to(fine(z.dtype))
+    s = fine_z * -math.sqrt(0.5)
+    cdf = torch.erfc(s).mul_(0.5)
+    a = (fine_z * cdf).to(z.dtype)
+    density = s.mul_(s).neg_().exp_()
+    z.copy_(cdf.addcmul_(fine_z, density, value=1 / math.sqrt(2 * math.pi)))
+    return a
+
+
+def gelu_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """dz = da · f′, in da; the forward pass left f′ in z."""
+    return da.mul_(z)
+
+
 IN_PLACE: dict[str, Activation] = {
     **ACTIVATIONS,
     "sigmoid": Activation(sigmoid_forward_, sigmoid_backward_),
     "tanh": Activation(tanh_forward_, tanh_backward_),
     "relu": Activation(relu_forward_, relu_backward_),
+    "gelu": Activation(gelu_forward_, gelu_backward_),
 }

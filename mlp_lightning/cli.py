@@ -24,6 +24,7 @@ from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.early_stopping import Patience
+from mlp_lightning.training.freed_memory import keep_freed_memory
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
@@ -278,6 +279,7 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Note where the training starts from, for one that goes on after it."""
+        keep_freed_memory()
         folder = run_folder(self.trainer)
         if folder is not None:
             note_start(folder, self.config.fit.ckpt_path)

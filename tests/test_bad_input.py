@@ -334,6 +334,7 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--trainer.strategy fsdp", "trainer.strategy", "got fsdp", "auto", "ddp"),
     ("--trainer.accelerator foo", "accelerator='foo'", "auto", "cuda"),
     ("--trainer.devices 0", "devices='0'"),
+    ("--trainer.devices 100000", "trainer.devices", "got 100000", "must be at most", "processors"),
     ("--trainer.devices foo", "devices=foo", "int > 0"),
     ("--trainer.precision transformer-engine", "trainer.precision", "transformer-engine", "32-true, 64-true"),
     ("--trainer.precision 16-true", "trainer.precision", "got 16-true", "32-true, 64-true, bf16-true, bf16-mixed"),

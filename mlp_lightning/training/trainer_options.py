@@ -1,10 +1,12 @@
 """Options of Lightning's Trainer that this program cannot honour, refused before anything is loaded or written."""
 
 import inspect
+import os
 from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.strategy import START_METHODS
@@ -17,6 +19,8 @@ NOT_ZERO = {
 }
 # The last three are other names of the first two, and the default.
 PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "None")
+# A few more than there are processors, for trials of what more would do; each takes some hundred MB.
+MOST_PROCESSES = max(8, os.cpu_count() or 1)
 AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
 
 
@@ -36,6 +40,12 @@ def check_trainer_options(options: Namespace) -> None:
         raise UserError("trainer.barebones: got true, must be false: it forbids the log and the checkpoints of a run")
     if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
         raise UserError(f"trainer.strategy: got {options.strategy}, must be auto or one of {', '.join(START_METHODS)}")
+    has_gpu = options.accelerator == "auto" and CUDAAccelerator.is_available()
+    on_processors = options.accelerator in ("auto", "cpu") and not has_gpu
+    if on_processors and str(options.devices).isdecimal() and int(options.devices) > MOST_PROCESSES:
+        raise UserError(
+            f"trainer.devices: got {options.devices}, must be at most {MOST_PROCESSES} on {os.cpu_count()} processors"
+        )
     if str(options.precision) not in PRECISIONS:
         raise UserError(f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:-3])}")
     for name, reason in NOT_ZERO.items():

@@ -21,7 +21,7 @@ from mlp_lightning.data.module import DataModule
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.quiet import quiet_lightning
-from mlp_lightning.training.run_folder import make_logger
+from mlp_lightning.training.run_logger import make_logger
 
 
 class Clock(pl.Callback):

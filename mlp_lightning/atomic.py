@@ -6,6 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+_TEMPORARY = ".{}.tmp"
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -16,7 +18,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     """
     # Not tempfile: its files are readable by their owner alone. Beside the target, since a rename is atomic within one
     # file system only.
-    temporary = path.parent / f".{uuid4().hex}.tmp"
+    temporary = path.parent / _TEMPORARY.format(uuid4().hex)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -26,3 +28,9 @@ def written_beside(path: Path) -> Iterator[Path]:
         # Where it could not be written it cannot be removed either.
         with suppress(OSError, ValueError):
             temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left of ``written_beside`` in a folder that nobody writes in now."""
+    for path in folder.glob(_TEMPORARY.format("[0-9a-f]" * 32)):
+        path.unlink()

@@ -4,6 +4,7 @@ import errno
 import inspect
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
@@ -29,13 +30,14 @@ from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
+from mlp_lightning.training.newest import Origin, changed_options, newest_checkpoint, note_start, origin_of
 from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
 from mlp_lightning.training.progress_bar import GroupProgressBar
 from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
-from mlp_lightning.training.run_folder import is_first, log_folder, make_logger, run_folder, tell
+from mlp_lightning.training.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
+from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, make_logger
 from mlp_lightning.training.strategy import check_strategy, is_lost_process, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
@@ -72,6 +74,8 @@ class CLI(LightningCLI):
         self._arguments = sys.argv[1:] if args is None else list(args)
         # What the checkpoint, if one is given, knows of its data.
         self._description: dict[str, Any] | None = None
+        # The run that a fit carries on.
+        self._origin: Origin | None = None
         super().__init__(
             MLPModule,
             DataModule,
@@ -149,7 +153,10 @@ class CLI(LightningCLI):
                         f"can only go on with its own, {trained.get(name)}"
                     )
             data = checkpoint.get("datamodule_hyper_parameters", {})
-            tell(*changed_options("model", options.model, trained), *changed_options("data", options.data, data))
+            changes = [*changed_options("model", options.model, trained), *changed_options("data", options.data, data)]
+            tell(*changes)
+            runs = log_folder(options.trainer.default_root_dir) / self._run_name
+            self._origin = origin_of(Path(options.ckpt_path), checkpoint, runs, changed=bool(changes))
         else:
             for name, value in trained.items():
                 if name in options.model:
@@ -216,10 +223,10 @@ class CLI(LightningCLI):
         if self.subcommand in LOOKING:
             kwargs["logger"] = False
         elif trainer.logger in (None, True):
-            kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name)
+            kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name, self._origin)
         self.report = Report()
         self.checkpoints = checkpoint_callbacks()
-        callbacks = [Histograms(), Health(HEALTH_EVERY_N_RECORDS), Pictures(), self.report]
+        callbacks = [Histograms(), Health(HEALTH_EVERY_N_RECORDS), Pictures(), self.report, EventsOfCheckpoints()]
         if trainer.enable_progress_bar is not False:
             callbacks.append(GroupProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if trainer.enable_checkpointing is not False:
@@ -278,10 +285,12 @@ class CLI(LightningCLI):
         return kwargs
 
     def before_fit(self) -> None:
-        """Note where the training starts from, for one that goes on after it."""
+        """Take the run's folder, and note where the training starts from, for one that goes on after it."""
         keep_freed_memory()
-        folder = run_folder(self.trainer)
-        if folder is not None:
+        logger, folder = tensorboard_logger(self.trainer), run_folder(self.trainer)
+        if isinstance(logger, RunLogger):
+            logger.begin(self.config.fit.ckpt_path)
+        elif folder is not None:
             note_start(folder, self.config.fit.ckpt_path)
 
     def after_fit(self) -> None:

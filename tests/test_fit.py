@@ -130,6 +130,7 @@ def figures(network: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> tuple[f
 def test_a_run_leaves_its_files_in_one_folder(fitted):
     names = {str(path.relative_to(fitted.folder)) for path in fitted.folder.rglob("*") if path.is_file()}
     expected = {
+        ".lock",
         "config.yaml",
         "hparams.yaml",
         "metrics.json",

@@ -11,7 +11,7 @@ from networks import Digits
 from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.run_folder import make_logger
+from mlp_lightning.training.run_logger import make_logger
 from peers.epoch_clock import BARE, EpochClock
 from peers.peer import AfterEpoch, Peer, Task
 

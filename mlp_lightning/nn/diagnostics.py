@@ -129,6 +129,14 @@ class NoiseScale:
         self._squared_gradient = 0.0
         self._trace = 0.0
 
+    def state(self) -> list[float]:
+        """Both sums, for a checkpoint."""
+        return [self._squared_gradient, self._trace]
+
+    def go_on(self, state: list[float]) -> None:
+        """Take up the sums of another."""
+        self._squared_gradient, self._trace = state
+
     def update(self, mean_squared_norm: float, squared_norm_of_mean: float, n_samples: int) -> None:
         """Add one minibatch, described as in ``noise_estimates``."""
         squared_gradient, trace = noise_estimates(mean_squared_norm, squared_norm_of_mean, n_samples)

@@ -44,12 +44,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's, but a resumed run takes the file into its own folder.
+    """Lightning's, but a resumed run that has a folder of its own takes the file into it.
 
     Otherwise the best epoch before the interruption would be forgotten, and a run that ends early leave nothing.
     """
 
     _taken: Path | None = None
+    _same_folder = False
 
     @property
     def state_key(self) -> str:
@@ -60,10 +61,11 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take the file that is resumed from, or the best one beside it unless that is of a later step."""
-        self._taken = None
+        self._taken, self._same_folder = None, False
         if trainer.state.fn != "fit" or self.dirpath is None or trainer.ckpt_path is None:
             return
         source, target = Path(trainer.ckpt_path), Path(self.dirpath) / f"{self.filename}.ckpt"
+        self._same_folder = source.parent.resolve() == target.parent.resolve()
         if self.monitor is not None:
             source = source.with_name(target.name)
         # A best one of a later step is trained once more, if it still is the best.
@@ -82,6 +84,13 @@ class RunCheckpoint(ModelCheckpoint):
             state_dict = {**state_dict, "dirpath": self.dirpath, "best_model_path": path}
             if self.monitor is not None:
                 state_dict |= {"kth_best_model_path": path, "best_k_models": {path: state_dict["best_model_score"]}}
+        elif self._same_folder:
+            # The same files, by another name where the command was given in another place.
+            state_dict = {**state_dict, "dirpath": self.dirpath, "best_k_models": {}}
+            for name in ("best_model_path", "kth_best_model_path"):
+                state_dict[name] = state_dict[name] and str(Path(str(self.dirpath), Path(state_dict[name]).name))
+            if state_dict["kth_best_model_path"]:
+                state_dict["best_k_models"] = {state_dict["kth_best_model_path"]: state_dict["best_model_score"]}
         super().load_state_dict(state_dict)
 
 

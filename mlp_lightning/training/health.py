@@ -52,7 +52,7 @@ class Health(pl.Callback):
 
     With several devices rank 0 measures its own share of the minibatch, and skips a record where it has no sample;
     batch norm then takes the statistics of that share. The gradient and the update of the step are those of all.
-    Medians and averages start anew when a training resumes.
+    Medians and averages go on when a training resumes.
 
     Each warning is printed once for its kind and layer, by ``LightningModule.print``: one line above the progress bar,
     on rank 0, where ``warnings.warn`` adds a file and a line of code that mean nothing to whoever trains, and a logger
@@ -66,14 +66,34 @@ class Health(pl.Callback):
     def __init__(self, every_n_records: int = 1) -> None:
         self.every_n_records = every_n_records
         self._before_step: tuple[dict[str, Tensor], list[Tensor], int] | None = None
+        self._symptoms: Symptoms | None = None
+        self._earlier: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know nothing."""
+        """Know nothing but what a training that goes on knew."""
         assert isinstance(pl_module, MLPModule)
         self._symptoms = Symptoms(len(pl_module.network.layers), pl_module.network.activation)
         self._noise_scale = NoiseScale()
         self._warnings: list[str] = []
         self._before_step = None
+        if self._earlier:
+            self._symptoms.go_on(self._earlier["symptoms"])
+            self._noise_scale.go_on(self._earlier["noise_scale"])
+            self._warnings += self._earlier["warnings"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the records so far have come to."""
+        if self._symptoms is None:
+            return self._earlier
+        return {
+            "symptoms": self._symptoms.state(),
+            "noise_scale": self._noise_scale.state(),
+            "warnings": list(self._warnings),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it for the start of the training."""
+        self._earlier = state_dict
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -103,6 +123,7 @@ class Health(pl.Callback):
         if self._before_step is None:
             return
         assert isinstance(module, MLPModule)
+        assert self._symptoms is not None
         (measured, weights, n_samples), self._before_step = self._before_step, None
         measured |= step_figures(module.network, weights)
         values = torch.stack([value.float() for value in measured.values()]).tolist()

@@ -12,8 +12,10 @@ WARNINGS = (
         UserWarning,
         r"lightning\.pytorch\.callbacks\.model_checkpoint",
     ),
-    # A resumed run keeps its best checkpoint in a folder of its own.
+    # A run that goes on in a folder of its own keeps its best checkpoint there,
     (r"The dirpath has changed from", UserWarning, r"lightning\.pytorch\.callbacks\.model_checkpoint"),
+    # and one that goes on in its folder finds its checkpoints.
+    (r"Checkpoint directory .* exists and is not empty", UserWarning, r".*"),
 )
 
 

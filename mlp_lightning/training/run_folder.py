@@ -1,7 +1,6 @@
 """Where a run's files and TensorBoard events go."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +10,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 from mlp_lightning.atomic import written_beside
-from mlp_lightning.errors import UserError
-
-
-class RunLogger(TensorBoardLogger):
-    """A logger whose folder is its own, however many runs begin at once: making it is what claims its number."""
-
-    @property
-    def log_dir(self) -> str:
-        """The run's folder by its very name: Lightning's would put the environment's HOME for a $HOME in it."""
-        return str(Path(self.root_dir, f"version_{self.version}"))
-
-    def _get_next_version(self) -> int:
-        number = super()._get_next_version()
-        # The other processes of a run are told its folder by the first.
-        while is_first():
-            try:
-                Path(self.root_dir, f"version_{number}").mkdir()
-                break
-            except FileExistsError:
-                number += 1
-        return number
-
-
-def make_logger(root: str | None, name: str) -> TensorBoardLogger:
-    """The logger of ``<root>/lightning_logs/<name>/version_N``, N the next free number; makes it at its first use.
-
-    Raises:
-        UserError: the folder cannot be made.
-    """
-    logs = log_folder(root)
-    try:
-        (logs / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"trainer.default_root_dir: got {root or '.'}, but {logs / name} cannot be made: {error.strerror}"
-        ) from error
-    if not os.access(logs / name, os.W_OK):
-        raise UserError(f"trainer.default_root_dir: got {root or '.'}, but {logs / name} cannot be written")
-    # With tensorboard's queue of 10 events a record of dozens of scalars waits for the disk.
-    return RunLogger(logs, name=name, default_hp_metric=False, max_queue=1000)
 
 
 def is_first() -> bool:

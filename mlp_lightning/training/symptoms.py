@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Figures = dict[str, float]
 
@@ -43,6 +43,15 @@ class Symptoms:
         self._norms: list[deque[float]] = [deque(maxlen=MEDIAN_WINDOW) for _ in range(n_layers)]
         self._largest = [0.0] * n_layers
         self._told: set[tuple[str, int]] = set()
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen and told, for a checkpoint."""
+        return {"norms": [list(norms) for norms in self._norms], "largest": self._largest, "told": sorted(self._told)}
+
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Take up what another has seen and told."""
+        self._norms = [deque(norms, maxlen=MEDIAN_WINDOW) for norms in state["norms"]]
+        self._largest, self._told = list(state["largest"]), {(kind, layer) for kind, layer in state["told"]}
 
     def find(self, figures: Figures, step: int) -> list[str]:
         """What is wrong at a step and was not said before, a line each.

@@ -6,7 +6,7 @@ import pytest
 from jsonargparse import Namespace
 
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO
-from mlp_lightning.training.newest import changed_options, newest_checkpoint, note_start
+from mlp_lightning.training.newest import EVENTS, changed_options, newest_checkpoint, note_start, origin_of
 
 CONTENT = {"state_dict": {}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
 
@@ -94,5 +94,53 @@ def test_options_that_differ_are_told():
     options = Namespace(lr=0.1, hidden=[3], deform=Namespace(scale=1.0))
     trained = {"lr": 0.5, "hidden": [3], "deform": {"scale": 2.0}, "gone": 1}
     assert changed_options("model", options, trained) == [
-        "model.lr: 0.1 from now on, the checkpoint was trained with 0.5"
+        "model.lr: 0.1 from now on, the checkpoint was trained with 0.5",
+        "model.deform.scale: 1.0 from now on, the checkpoint was trained with 2.0",
     ]
+
+
+@pytest.fixture
+def origin(make_run, tmp_path):
+    """The origin of a checkpoint of version_0, whose last.ckpt has come to step 8 and best.ckpt to step 4."""
+    make_run(0)
+    make_run(1)
+    for name, step in (("last", 8), ("best", 4)):
+        path = tmp_path / f"version_0/checkpoints/{name}.ckpt"
+        AtomicCheckpointIO().save_checkpoint({**CONTENT, "global_step": step, EVENTS: 100}, path)
+
+    def find(path, *, changed=False, step=4, content=None):
+        content = {"global_step": step, EVENTS: 100} if content is None else content
+        return origin_of(tmp_path / path, content, tmp_path, changed=changed)
+
+    return find
+
+
+def test_a_run_goes_on_in_its_folder(origin, tmp_path):
+    assert origin(LAST.format(0), step=8) == (tmp_path / "version_0", True)
+    # A kill may come between the two: then best.ckpt is ahead.
+    assert origin(LAST.format(0), step=3) == (tmp_path / "version_0", True)
+    assert origin("version_0/checkpoints/best.ckpt", step=8) == (tmp_path / "version_0", True)
+    assert origin(LAST.format(0)).version == 0
+
+
+def test_other_options_and_earlier_steps_get_a_folder_of_their_own(origin, tmp_path):
+    assert origin(LAST.format(0), step=8, changed=True) == (tmp_path / "version_0", False)
+    assert origin("version_0/checkpoints/best.ckpt", step=4) == (tmp_path / "version_0", False)
+
+
+def test_a_later_checkpoint_that_is_damaged_keeps_nobody_from_going_on(origin, tmp_path):
+    path = tmp_path / LAST.format(0)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert origin("version_0/checkpoints/best.ckpt", step=4) == (tmp_path / "version_0", True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["last.ckpt", "version_0/last.ckpt", "checkpoints/last.ckpt", "other/version_0/checkpoints/last.ckpt"],
+)
+def test_a_file_from_elsewhere_has_no_origin(origin, path):
+    assert origin(path) is None
+
+
+def test_a_checkpoint_of_an_older_version_has_no_origin(origin):
+    assert origin(LAST.format(0), content={"global_step": 8}) is None

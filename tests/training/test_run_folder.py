@@ -5,7 +5,8 @@ import pytest
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.run_folder import make_logger, run_folder, tensorboard, write_json
+from mlp_lightning.training.run_folder import run_folder, tensorboard, write_json
+from mlp_lightning.training.run_logger import make_logger
 
 
 def test_each_run_has_the_next_free_number(tmp_path):

@@ -1,0 +1,59 @@
+"""A run's folder belongs to one process at a time."""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from mlp_lightning.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
+_held: tuple[Path, int] | None = None
+
+
+def hold(folder: Path) -> None:
+    """Let no other process train in ``folder``, until this one ends or holds another folder.
+
+    The system lets go of it with the process, however that ends. Where there are no such locks, on Windows and some
+    network file systems, nothing is held.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    global _held
+    path = folder.resolve() / LOCK
+    if sys.platform == "win32" or (_held is not None and _held[0] == path):
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        process = os.read(file, 20).decode(errors="replace")
+        os.close(file)
+        raise UserError(
+            f"--ckpt_path: got a checkpoint of {folder}, in which process {process} trains at this moment; "
+            "wait for its end or stop it"
+        ) from error
+    except OSError:
+        os.close(file)
+        return
+    os.ftruncate(file, 0)
+    os.pwrite(file, str(os.getpid()).encode(), 0)
+    _let_go()
+    _held = path, file
+
+
+def _let_go() -> None:
+    global _held
+    if _held is not None:
+        with suppress(OSError):
+            os.close(_held[1])
+    _held = None
+
+
+if sys.platform != "win32":
+    # A child has the file open too: it would hold the folder beyond the end of its parent, or think it its own.
+    os.register_at_fork(after_in_child=_let_go)

@@ -325,7 +325,8 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
 
 @says(
     ("--trainer.gradient_clip_val 0.5", "trainer.gradient_clip_val", "got 0.5", "model.clip_norm"),
-    ("--trainer.accumulate_grad_batches 2", "trainer.accumulate_grad_batches", "2", "must be 1"),
+    ("--trainer.accumulate_grad_batches 0", "trainer.accumulate_grad_batches", "got 0", "must be at least 1"),
+    ("--trainer.accumulate_grad_batches {0:2}", "trainer.accumulate_grad_batches", "got {0:2}", "whole number"),
     ("--trainer.steps_per_execution 0", "error: trainer.steps_per_execution: got 0", "must be at least 1"),
     ("--trainer.steps_per_execution many", "trainer.steps_per_execution", "got many", "whole number or null"),
     ("--trainer.barebones true", "trainer.barebones", "true", "must be false"),

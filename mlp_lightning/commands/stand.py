@@ -14,7 +14,7 @@ from mlp_lightning.training.module import MLPModule
 
 @dataclass(frozen=True)
 class Stand:
-    """What a training would go through: the minibatches of an epoch, and its length."""
+    """What a training would go through: the minibatches of an epoch, and its length in steps, which are updates."""
 
     batches: Batches
     steps_per_epoch: int
@@ -41,7 +41,8 @@ def stand(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_p
     trainer.precision_plugin.convert_module(module).to(trainer.strategy.root_device)
     limit = trainer.limit_train_batches
     # As Lightning reads it: a whole number counts minibatches, a fraction is a share of them.
-    steps_per_epoch = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * (limit or 0))
+    minibatches = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * (limit or 0))
+    steps_per_epoch = math.ceil(minibatches / getattr(trainer, "minibatches_per_update", 1))
     ends = [trainer.max_epochs * steps_per_epoch] if trainer.max_epochs not in (None, -1) else []
     ends += [trainer.max_steps] if trainer.max_steps != -1 else []
     return Stand(batches, steps_per_epoch, min(ends, default=math.inf))

@@ -1,5 +1,6 @@
 """The Trainer with the commands that Lightning does not have."""
 
+import math
 import sys
 from typing import Any
 
@@ -15,16 +16,39 @@ class Trainer(pl.Trainer):
     """Lightning's Trainer, which runs steps in groups and can also prove and explain a step of what it would train.
 
     Args:
-        steps_per_execution: Most hand-derived steps between two looks of Lightning; it never changes a result. Null
-            for 50, or 1 where a callback may want to see every step.
+        accumulate_grad_batches: Minibatches whose gradients make one update, as if they were one minibatch; the last
+            of an epoch may be fewer. Steps are updates, in max_steps, log_every_n_steps and the schedule.
+        steps_per_execution: Most minibatches that train between two looks of Lightning; it never changes a result.
+            Null for 50, or 1 where a callback may want to see every step.
     """
 
-    def __init__(self, *args: Any, steps_per_execution: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        accumulate_grad_batches: int = 1,
+        steps_per_execution: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if accumulate_grad_batches < 1:
+            raise UserError(f"trainer.accumulate_grad_batches: got {accumulate_grad_batches}, must be at least 1")
         if steps_per_execution is not None and steps_per_execution < 1:
             raise UserError(f"trainer.steps_per_execution: got {steps_per_execution}, must be at least 1")
+        # Lightning's own number stays 1: it refuses others for a module that makes its steps itself.
         super().__init__(*args, **kwargs)
+        self.minibatches_per_update = accumulate_grad_batches
         loop = self.fit_loop.epoch_loop
-        self.fit_loop.epoch_loop = GroupedEpochLoop(self, loop.min_steps, loop.max_steps, steps_per_execution)
+        self.fit_loop.epoch_loop = GroupedEpochLoop(
+            self, loop.min_steps, loop.max_steps, steps_per_execution, accumulate_grad_batches
+        )
+
+    @property
+    def estimated_stepping_batches(self) -> int | float:
+        """Updates in the whole training."""
+        estimate = super().estimated_stepping_batches
+        if self.max_epochs in (None, -1):
+            return estimate
+        updates = math.ceil(self.num_training_batches / self.minibatches_per_update) * max(self.max_epochs, 1)
+        return updates if self.max_steps == -1 else min(updates, self.max_steps)
 
     def check(self, model: MLPModule, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Prove every hand-derived gradient and update against torch's, on this config and data.
@@ -39,6 +63,8 @@ class Trainer(pl.Trainer):
 
         standing = stand(self, model, datamodule, ckpt_path)
         batches = [batch for batch, _ in zip(standing.batches, range(STEPS), strict=False)]
+        if self.minibatches_per_update > 1:
+            print(f"{self._accumulation}; here each is an update of its own\n")
         passed = check(
             model,
             batches,
@@ -69,3 +95,9 @@ class Trainer(pl.Trainer):
         from mlp_lightning.commands.explain import explain
 
         explain(self, model, datamodule, sample=sample, html=html, ckpt_path=ckpt_path)
+        if self.minibatches_per_update > 1:
+            print(f"\n{self._accumulation}; this is the walk of one that is an update of its own")
+
+    @property
+    def _accumulation(self) -> str:
+        return f"trainer.accumulate_grad_batches: {self.minibatches_per_update} minibatches make an update in fit"

@@ -22,14 +22,18 @@ def linear_forward(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None =
     return torch.addmm(bias, x, weight.t(), out=out)
 
 
-def linear_backward(dz: Tensor, x: Tensor, dweight: Tensor, dbias: Tensor) -> None:
-    """dW = dZᵀ X and db = Σ_i dZ_i, written into ``dweight`` ``(H, D)`` and ``dbias`` ``(H,)``.
+def linear_backward(dz: Tensor, x: Tensor, dweight: Tensor, dbias: Tensor, *, add: bool = False) -> None:
+    """dW = dZᵀ X and db = Σ_i dZ_i, written into ``dweight`` ``(H, D)`` and ``dbias`` ``(H,)``, or added to them.
 
     The sums run over the B samples. A mean loss has its 1/B in dZ already, so none appears here. ``dbias`` may have a
     finer dtype than the others, in which it is then summed.
     """
-    torch.mm(dz.t(), x, out=dweight)
-    torch.sum(dz, 0, dtype=dbias.dtype, out=dbias)
+    if add:
+        dweight.addmm_(dz.t(), x)
+        dbias.add_(torch.sum(dz, 0, dtype=dbias.dtype))
+    else:
+        torch.mm(dz.t(), x, out=dweight)
+        torch.sum(dz, 0, dtype=dbias.dtype, out=dbias)
 
 
 def linear_backward_input(dz: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:

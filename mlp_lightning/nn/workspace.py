@@ -126,18 +126,27 @@ class Workspace:
         self.norm_gradients[k] = dgamma, dbeta
         return dz if dz is dn else dn.copy_(dz)
 
-    def write_gradient(self, k: int, dz: Tensor, a: Tensor) -> None:
-        """dW_k, db_k, dγ_k and dβ_k into ``network.flat_grad``, from what ``backward`` handed out for layer k."""
-        layer = self.network.layers[k]
+    def write_gradient(self, k: int, dz: Tensor, a: Tensor, *, add: bool = False) -> None:
+        """dW_k, db_k, dγ_k and dβ_k into ``network.flat_grad``, from what ``backward`` handed out for layer k.
+
+        Args:
+            k: the layer.
+            dz: dZ_k.
+            a: A_{k−1}.
+            add: whether they are added to what is there, which other minibatches left.
+        """
+        layer, write = self.network.layers[k], Tensor.add_ if add else Tensor.copy_
         if self.is_mixed:
-            linear_backward(dz, a, self._copy_layers[k].dweight, layer.dbias)
-            layer.dweight.copy_(self._copy_layers[k].dweight)
+            dweight, dbias = self._copy_layers[k].dweight, torch.empty_like(layer.dbias)
+            linear_backward(dz, a, dweight, dbias)
+            write(layer.dweight, dweight)
+            write(layer.dbias, dbias)
         else:
-            linear_backward(dz, a, layer.dweight, layer.dbias)
+            linear_backward(dz, a, layer.dweight, layer.dbias, add=add)
         if k < len(self._norms):
             norm, (dgamma, dbeta) = self.network.norms[k], self.norm_gradients[k]
-            norm.dgamma.copy_(dgamma)
-            norm.dbeta.copy_(dbeta)
+            write(norm.dgamma, dgamma)
+            write(norm.dbeta, dbeta)
 
     def follow(self) -> None:
         """Let batch norm's running statistics follow the minibatch that ``forward`` saw last, in training."""

@@ -206,6 +206,8 @@ class ConfiguredModule(pl.LightningModule):
         self.curves = Curves()
         self.results: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}
+        # What a checkpoint has gathered towards the update that the steps of a fit begin with.
+        self._gathered: dict[str, Any] = {}
 
     def configure_model(self) -> None:
         """Build the network, whose input and output widths follow from the data."""

@@ -35,14 +35,22 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         trainer: whose ``fit_loop.epoch_loop`` this becomes.
         min_steps: as Lightning's.
         max_steps: as Lightning's.
-        steps_per_execution: most steps in a group, at least 1. None for 50, or for 1 where a callback is present that
-            may want to see every step.
+        steps_per_execution: most minibatches in a group, at least 1. None for 50, or for 1 where a callback is present
+            that may want to see every step.
+        minibatches_per_update: how many make a step, where an epoch does not end before. Lightning's own loop asks the
+            trainer for it, which refuses to have more than one for a module that makes its steps itself.
     """
 
     def __init__(
-        self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, steps_per_execution: int | None
+        self,
+        trainer: pl.Trainer,
+        min_steps: int | None,
+        max_steps: int,
+        steps_per_execution: int | None,
+        minibatches_per_update: int = 1,
     ) -> None:
         super().__init__(trainer, min_steps, max_steps)
+        self.minibatches_per_update = minibatches_per_update
         self.steps_per_execution = steps_per_execution
         self._largest = 1
         self._periods: list[int] = []
@@ -64,31 +72,40 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         """Make all steps of a group but one by hand, and the last through Lightning."""
         # After a restart Lightning may first have to finish a validation.
         if not self.restarting:
-            self._make_steps(self._steps_to_event() - 1, data_fetcher)
+            self._make_steps(self._minibatches_to_event() - 1, data_fetcher)
         super().advance(data_fetcher)
 
+    def _accumulated_batches_reached(self) -> bool:
+        return self.batch_progress.current.ready % self.minibatches_per_update == 0
+
     def _make_steps(self, count: int, data_fetcher: _DataFetcher) -> None:
-        module, first, made = self.trainer.lightning_module, self.global_step, 0
+        module, first, size = self.trainer.lightning_module, self.global_step, self.minibatches_per_update
+        made, updates, in_update = 0, 0, self.batch_progress.current.ready % size
         assert isinstance(module, MLPModule)
         try:
             with torch.inference_mode():
                 while made < count:
                     batch, _, _ = next(data_fetcher)
-                    module.hand_step(batch, first + made, keep_gradient=False)
+                    in_update += 1
+                    module.hand_step(batch, first + updates, updates=in_update == size, keep_gradient=False)
                     made += 1
+                    if in_update == size:
+                        updates, in_update = updates + 1, 0
         finally:
             # Whatever ended the group, the counters are those of the steps that were made.
             self.batch_progress.increment_by(made)
-            self.manual_optimization.optim_step_progress.increment_by(made)
-            self._batches_that_stepped += made
+            self.manual_optimization.optim_step_progress.increment_by(updates)
+            self._batches_that_stepped += updates
 
-    def _steps_to_event(self) -> int:
-        """Steps up to and with the next at which something may happen, at least 1."""
+    def _minibatches_to_event(self) -> int:
+        """Minibatches up to and with the next at which something may happen, at least 1."""
         trainer, step, in_epoch = self.trainer, self.global_step, self.batch_progress.current.ready
+        size, in_update = self.minibatches_per_update, self.batch_progress.current.ready % self.minibatches_per_update
         distances = [self._largest, trainer.num_training_batches - in_epoch]
-        distances += [period - step % period for period in self._periods]
+        # Of a step that is recorded, Lightning shows callbacks every minibatch.
+        distances += [(period - step % period - 1) * size - in_update + 1 for period in self._periods]
         if self.max_steps != -1:
-            distances.append(self.max_steps - step)
+            distances.append((self.max_steps - step) * size - in_update)
         if self._should_check_val_epoch() and trainer.val_check_batch not in (None, float("inf")):
             # Without an epoch to count in, Lightning counts over all of them.
             counted = self.batch_progress.total.ready if trainer.check_val_every_n_epoch is None else in_epoch

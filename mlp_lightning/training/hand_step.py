@@ -1,5 +1,7 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,6 +18,7 @@ from mlp_lightning.optim import SGD, Muon
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
+from mlp_lightning.training.accumulation import Accumulation, check_size
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
@@ -24,8 +27,8 @@ class HandStep:
     """The steps of one training, on one process's share of each minibatch.
 
     Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.update_layer``),
-    where nothing needs the whole gradient first: no clipping, no other process, no mixed precision, no norm with
-    parameters of its own.
+    where nothing needs the whole gradient first: no clipping, no other process or minibatch, no mixed precision, no
+    norm with parameters of its own.
     ``samples_seen`` counts the samples of all processes.
 
     Args:
@@ -46,6 +49,7 @@ class HandStep:
         seed: of its random directions.
         shard: that share; None for all of it.
         overlap: whether each layer's dW is summed over the processes while the layers before it are still computed.
+        accumulate: minibatches whose gradients make one update, at least 1.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class HandStep:
         seed: int = 0,
         shard: Shard | None = None,
         overlap: bool = False,
+        accumulate: int = 1,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -84,6 +89,7 @@ class HandStep:
         self.overlap = overlap and world_size > 1
         self._works: list[dist.Work | None] = []
         self._draws = Draws(seed, "vat", network.flat.device)
+        self.gathered = Accumulation(accumulate, reduction) if accumulate > 1 else None
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
         (self._group,) = rule.param_groups
@@ -97,18 +103,20 @@ class HandStep:
                 self._memory = torch.empty_like(network.flat.detach()[: network.weight_numel])
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
-        needs_gradient = clips or world_size > 1 or self.workspace.is_mixed or bool(network.norms)
+        needs_gradient = clips or world_size > 1 or accumulate > 1 or self.workspace.is_mixed or bool(network.norms)
         self.adds_to_weights = is_plain and not needs_gradient
 
     def __call__(
-        self, batch: Batch, lr: float, *, step: int = 0, keep_gradient: bool = True
+        self, batch: Batch, lr: float, *, step: int = 0, updates: bool = True, keep_gradient: bool = True
     ) -> tuple[Tensor, float | Tensor]:
-        """Make one step.
+        """Make one step, or a part of it where several minibatches make an update.
 
         Args:
             batch: this process's share; it may be empty where there are others.
             lr: the learning rate of this step.
             step: its number, counted from 0, which random numbers follow from.
+            updates: whether the update comes after this minibatch; its gradient alone is summed otherwise, which takes
+                ``accumulate`` above 1.
             keep_gradient: whether ``network.flat_grad`` must hold the gradient afterwards, though the update does
                 without; it never changes the update.
 
@@ -117,22 +125,31 @@ class HandStep:
         """
         self._group["lr"] = lr
         self.samples_seen += batch.size
-        workspace, loss = self.workspace, self.loss
-        training = self._training_pass(batch, step)
+        workspace, loss, gathered = self.workspace, self.loss, self.gathered
+        # Of the minibatch, since each has random numbers of its own.
+        number = step if gathered is None else step * gathered.size + gathered.count
+        training = self._training_pass(batch, number)
         logits = workspace.forward(batch.x, training)
         workspace.follow()
         targets = batch.targets(logits.shape[1], logits.dtype)
         loss_sum, cache = loss.forward(logits, targets)
         normalizer = loss.normalizer(logits, targets)
-        whole = normalizer if self._normalizer_of_one is None else batch.size * self._normalizer_of_one
-        dlogits = loss.backward(cache, self._dloss(whole, logits))
+        whole = self._whole(normalizer, batch.size)
+        if gathered is None:
+            dloss, dloss_of_adversary, adds = self._dloss(whole, logits), self._dloss(batch.size, logits), False
+        else:
+            # The sums are gathered, and the update divides.
+            dloss, dloss_of_adversary = self._dloss(1.0, logits), self._dloss(batch.size / whole, logits)
+            adds = gathered.count > 0
+            gathered.add(whole)
+        dlogits = loss.backward(cache, dloss)
         if self.adversary is None:
             deltas = workspace.backward(dlogits)
         else:
-            self._draws.start(step, len(batch.x), batch.first, batch.size)
+            self._draws.start(number, len(batch.x), batch.first, batch.size)
             d = self._draws.normal(batch.x.shape[1])
             self.adversary.forward(batch.x, logits, d, training)
-            deltas = self.adversary.backward(workspace, dlogits, self._scale(batch.size, logits))
+            deltas = self.adversary.backward(workspace, dlogits, dloss_of_adversary)
         if self.adds_to_weights:
             assert isinstance(self.rule, SGD)
             layers = workspace.layers
@@ -143,25 +160,51 @@ class HandStep:
             self._constrain()
         else:
             for k, dz, a in deltas:
-                workspace.write_gradient(k, dz, a)
-                if self.overlap:
+                workspace.write_gradient(k, dz, a, add=adds)
+                if self.overlap and updates:
                     self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
-            self._update(keep_gradient)
+            if updates:
+                self._update(keep_gradient)
         return loss_sum, normalizer
+
+    def gathered_state(self) -> dict[str, Any]:
+        """For a checkpoint between two updates, what was gathered over all processes; empty at an update."""
+        if self.gathered is None or not self.gathered.count:
+            return {}
+        return self.gathered.state(sum_over_ranks(self.network.flat_grad.clone()))
+
+    def go_on(self, state: dict[str, Any], *, takes_gradient: bool) -> None:
+        """Take up ``gathered_state``, whose gradient, the sum of all processes', one of them takes.
+
+        Raises:
+            UserError: it was gathered towards an update of another number of minibatches.
+        """
+        if not state:
+            return
+        check_size(1 if self.gathered is None else self.gathered.size, state)
+        assert self.gathered is not None
+        flat_grad = self.network.flat_grad
+        self.gathered.take(state, flat_grad.device)
+        if takes_gradient:
+            flat_grad.copy_(state["gradient"])
+        else:
+            flat_grad.zero_()
 
     def _training_pass(self, batch: Batch, step: int) -> TrainingPass:
         masks = self.dropout.masks(step, len(batch.x), batch.first, batch.size) if self.dropout is not None else ()
         return TrainingPass(batch.size, masks, sum_over_ranks)
 
-    def _dloss(self, normalizer: float | Tensor, logits: Tensor) -> float | Tensor:
-        """1 for the sum; for the mean 1 over the normalizer of the whole minibatch, which all processes share."""
-        if self.reduction == "mean" and self.world_size > 1 and self._normalizer_of_one is None:
-            normalizer = sum_over_ranks(torch.as_tensor(normalizer, device=logits.device).clone())
-        return self._scale(normalizer, logits)
+    def _whole(self, normalizer: float | Tensor, size: int) -> float | Tensor:
+        """What the mean divides by, of the whole minibatch, whose share on this process has ``normalizer``."""
+        if self._normalizer_of_one is not None:
+            return size * self._normalizer_of_one
+        if self.reduction == "mean" and self.world_size > 1:
+            return sum_over_ranks(torch.as_tensor(normalizer).clone())
+        return normalizer
 
-    def _scale(self, normalizer: float | Tensor, logits: Tensor) -> float | Tensor:
-        """``_dloss`` of a normalizer that is the whole minibatch's already."""
-        dloss = 1.0 / normalizer if self.reduction == "mean" else 1.0
+    def _dloss(self, divisor: float | Tensor, logits: Tensor) -> float | Tensor:
+        """1 for the sum; for the mean 1 over its divisor."""
+        dloss = 1.0 / divisor if self.reduction == "mean" else 1.0
         return dloss if self.scaler is None else self.scaler.scale(logits.new_ones(())) * dloss
 
     def _update(self, keep_gradient: bool) -> None:
@@ -174,6 +217,8 @@ class HandStep:
             gradient = flat_grad
         else:
             gradient = sum_over_ranks(flat_grad) if shard is None else shard.sum_(flat_grad)
+        if self.gathered is not None:
+            self.gathered.finish_(gradient)
         # Lightning clears .grad around validation, so it is set before each step.
         self._group["params"][0].grad = gradient
         if self.scaler is not None:

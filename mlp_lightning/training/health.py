@@ -45,10 +45,12 @@ class Health(pl.Callback):
     - ``noise_scale``, in samples, averaged over about the last ten records; left out while there is no estimate.
 
     A second forward and backward pass right before the step sees the weights, activations and deltas of the step
-    itself; what it writes into the network's gradient is what the step is about to overwrite. It draws no random
-    number, and the training is bitwise the same without it. The device is waited for once a record. Dropout is left
-    out of it: a unit that was dropped once is neither dead nor quiet. Batch norm takes the statistics of the minibatch
-    as the step does, and the gradient of a single sample is its summand in that of the minibatch.
+    itself, and leaves the network's gradient as it was. It draws no random number, and the training is bitwise the same
+    without it. The device is waited for once a record. Dropout is left out of it: a unit that was dropped once is
+    neither dead nor quiet. Batch norm takes the statistics of the minibatch as the step does, and the gradient of a
+    single sample is its summand in that of the minibatch.
+
+    Where several minibatches make an update the last of them is measured; the gradient and the update are those of all.
 
     With several devices rank 0 measures its own share of the minibatch, and skips a record where it has no sample;
     batch norm then takes the statistics of that share. The gradient and the update of the step are those of all.
@@ -99,13 +101,16 @@ class Health(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Measure the minibatch and keep the weights, if the step to come is one that is recorded."""
-        period = trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
-        if not ((trainer.global_step + 1) % period == 0 and trainer.is_global_zero and len(batch.y)):
-            return
         assert isinstance(pl_module, MLPModule)
+        period = trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
+        is_recorded = (trainer.global_step + 1) % period == 0 and pl_module.completes_update
+        if not (is_recorded and trainer.is_global_zero and len(batch.y)):
+            return
         network = pl_module.network
         targets = batch.targets(network.sizes[-1], batch.x.dtype)
+        gathered = network.flat_grad.clone()
         measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
+        network.flat_grad.copy_(gathered)
         self._before_step = measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
 
     def on_train_batch_end(

@@ -1,5 +1,6 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
+import math
 from typing import Any
 
 import torch
@@ -37,7 +38,9 @@ class MLPModule(ConfiguredModule):
     def on_train_start(self) -> None:
         """Fix the schedule, now that the length of the training is known, and make the memory of the steps."""
         trainer = self.trainer
-        steps_per_epoch = int(trainer.num_training_batches)
+        # Lightning's own trainer leaves it to the module, and knows no such number.
+        accumulate = getattr(trainer, "minibatches_per_update", 1)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
         self._schedule = self.make_schedule(steps_per_epoch, trainer.estimated_stepping_batches)
         self._averaging = self.make_averaging(trainer.estimated_stepping_batches)
         # A resumed optimizer brings the checkpoint's settings: those given now count.
@@ -60,30 +63,45 @@ class MLPModule(ConfiguredModule):
             seed=self.hparams["seed"],
             shard=self.shard,
             overlap=self.hparams["overlap_reduction"],
+            accumulate=accumulate,
         )
+        # The sum is that of all processes: one of them takes it up.
+        self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
+        self._gathered = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of gradient descent, with what Lightning does around it."""
+        """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         # What counts the steps. LightningOptimizer.step puts a closure for autograd, the precision plugin and a row of
         # hooks between this and the rule, which cost a small network a tenth of its step.
-        optimizer._on_before_step()
+        updates = self.completes_update
+        if updates:
+            optimizer._on_before_step()
         # The mathematics rounds by hand where it is to round: not a second time behind its back.
         with torch.autocast(self.device.type, enabled=False), torch.inference_mode():
-            self.hand_step(batch, self.global_step)
+            self.hand_step(batch, self.global_step, updates=updates)
+        if not updates:
+            return
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict(self._record_means(), prog_bar=True, logger=False)
 
-    def hand_step(self, batch: Batch, step: int, *, keep_gradient: bool = True) -> None:
-        """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves."""
+    def hand_step(self, batch: Batch, step: int, *, updates: bool = True, keep_gradient: bool = True) -> None:
+        """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves.
+
+        Args:
+            batch: this process's share of the minibatch.
+            step: the number of the update that it belongs to.
+            updates: whether that comes after this minibatch, or after a later one.
+            keep_gradient: as ``HandStep``'s.
+        """
         lr = self.hparams["lr"] * self._schedule(step)
-        loss_sum, normalizer = self._hand_step(batch, lr, step=step, keep_gradient=keep_gradient)
+        loss_sum, normalizer = self._hand_step(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
         self.curves.add("train/loss", loss_sum, normalizer)
         if self.adversary is not None:
             self.curves.add("train/vat", self.adversary.divergence, len(batch.x))
-        if self._averaging is not None:
+        if self._averaging is not None and updates:
             share = self._averaging(step)
             average_(self.averaged_network.flat, self.network.flat, share)
             # Batch norm's statistics are those of each step's weights: averaged likewise, they follow the average.
@@ -92,6 +110,11 @@ class MLPModule(ConfiguredModule):
         # On every process, though its share may be empty: all of them must sum the same names.
         if self._validates_within_steps:
             self._validate_within_step(batch)
+
+    @property
+    def completes_update(self) -> bool:
+        """Whether the running minibatch is the last of its update, with ``trainer.accumulate_grad_batches``."""
+        return not self.trainer.fit_loop.epoch_loop._should_accumulate()
 
     @property
     def adversary(self) -> VirtualAdversary | None:
@@ -200,6 +223,9 @@ class MLPModule(ConfiguredModule):
             checkpoint["data"] = datamodule.data.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
+        gathered = self._hand_step.gathered_state() if hasattr(self, "_hand_step") else {}
+        if gathered:
+            checkpoint["gathered"] = gathered
         checkpoint["results"], checkpoint["counts"] = dict(self.results), dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -225,6 +251,7 @@ class MLPModule(ConfiguredModule):
         self.counts |= checkpoint.get("counts", {})
         # The sums are over all processes: one of them takes them up.
         self.curves.go_on(checkpoint["window"] if self.global_rank == 0 else {})
+        self._gathered = checkpoint.get("gathered", {})
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

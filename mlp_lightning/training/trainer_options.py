@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.strategy import START_METHODS
@@ -31,10 +32,10 @@ def check_trainer_options(options: Namespace) -> None:
             f"trainer.gradient_clip_val: got {options.gradient_clip_val}, which steps derived by hand do not see; "
             "use model.clip_norm or model.clip_value"
         )
-    if options.accumulate_grad_batches != 1:
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in options.callbacks or []):
         raise UserError(
-            f"trainer.accumulate_grad_batches: got {options.accumulate_grad_batches}, must be 1; "
-            "a larger data.batch_size is the same gradient"
+            "trainer.callbacks: got GradientAccumulationScheduler, which steps derived by hand do not see; "
+            "use trainer.accumulate_grad_batches, one number for all epochs"
         )
     if options.barebones:
         raise UserError("trainer.barebones: got true, must be false: it forbids the log and the checkpoints of a run")

@@ -144,7 +144,7 @@ class Interruption(Checkpoint):
             return
         path = self._file(trainer)
         if path is not None:
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
         raise Stopped(self._noted, path, trainer.global_step)
 
     def _agree(self, trainer: pl.Trainer) -> None:

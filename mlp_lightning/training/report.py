@@ -27,13 +27,29 @@ VERSIONS = {
 class Report(pl.Callback):
     """Times the training, writes ``metrics.json`` and prints the table.
 
-    ``seconds`` is the wall time of the whole fit; ``train_seconds`` leaves validation and its pictures out, and
-    ``images_per_second`` is the number of training images seen by the steps over ``train_seconds``.
+    ``seconds`` is the wall time of the whole training, with what a checkpoint that it goes on from had taken;
+    ``train_seconds`` leaves validation and its pictures out, and ``images_per_second`` is the number of training images
+    that the steps of this fit saw over their share of it.
     """
 
     def __init__(self) -> None:
         self.metrics: dict[str, Any] = {}
         self._paused = 0.0
+        self._start: float | None = None
+        self._seconds_before, self._train_seconds_before = 0.0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the training has taken so far."""
+        seconds, train_seconds = self._clocks()
+        return {"seconds": seconds, "train_seconds": train_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._seconds_before, self._train_seconds_before = state_dict["seconds"], state_dict["train_seconds"]
+
+    def _clocks(self) -> tuple[float, float]:
+        elapsed = 0.0 if self._start is None else time.perf_counter() - self._start
+        return self._seconds_before + elapsed, self._train_seconds_before + elapsed - self._paused
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the data, and the network, which Lightning's summary cannot see in one flat tensor."""
@@ -65,12 +81,11 @@ class Report(pl.Callback):
         assert isinstance(pl_module, MLPModule)
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
-        seconds = time.perf_counter() - self._start
-        train_seconds = seconds - self._paused
+        seconds, train_seconds = self._clocks()
         self.metrics |= {
             "seconds": round(seconds, 3),
             "train_seconds": round(train_seconds, 3),
-            "images_per_second": round(pl_module.samples_seen / train_seconds, 1),
+            "images_per_second": round(pl_module.samples_seen / (train_seconds - self._train_seconds_before), 1),
         }
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -5,10 +5,12 @@ import http.client
 import os
 import pickle
 import shutil
+import tarfile
 import tempfile
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,7 +103,15 @@ _UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
 )
-_DOWNLOAD_FAILED = (EOFError, OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile, zlib.error)
+_DOWNLOAD_FAILED = (
+    EOFError,
+    OSError,
+    RuntimeError,
+    http.client.HTTPException,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _ARCHIVES = (".gz", ".zip", ".xz")
 
 
@@ -154,8 +164,9 @@ def load_dataset(name: str, root: str | None) -> Dataset:
 def _folder(root: str | None) -> Path:
     if root is not None:
         folder = Path(root).expanduser()
-        if not folder.is_dir():
-            raise UserError(f"data.root: got {root}, must be an existing folder")
+        # An empty name would mean the folder in which the command is given.
+        if not root or not os.path.isdir(folder):
+            raise UserError(f"data.root: got {root or 'nothing'}, must be an existing folder")
         return folder
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -246,9 +257,9 @@ def _load_cifar(name: str, folder: Path) -> Dataset:
             # Missing or damaged, torchvision says in one sentence: either way a download mends it.
             if not str(error).startswith("Dataset not found"):
                 raise
-            parts = [dataset_class(str(folder), train=train, download=True) for train in (True, False)]
+            _download_cifar(dataset_class, folder)
+            parts = [dataset_class(str(folder), train=train) for train in (True, False)]
     except (*_DOWNLOAD_FAILED, *_UNREADABLE) as error:
-        # torchvision makes the folder before it downloads.
         with suppress(OSError):
             folder.rmdir()
         raise UserError(
@@ -259,6 +270,32 @@ def _load_cifar(name: str, folder: Path) -> Dataset:
         (_pixels(torch.from_numpy(part.data)), torch.tensor(part.targets, dtype=torch.int64)) for part in parts
     )
     return Dataset(train_x, train_y, test_x, test_y, (32, 32, 3), tuple(parts[0].classes))
+
+
+def _download_cifar(dataset_class: Any, folder: Path) -> None:
+    """As ``_download``: nothing stands in ``folder`` before all of it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch, _archives_within_their_folder():
+        archive = folder / dataset_class.filename
+        if archive.is_file():
+            shutil.copy(archive, scratch)
+        for train in (True, False):
+            dataset_class(scratch, train=train, download=True)
+        unpacked = folder / dataset_class.base_folder
+        unpacked.mkdir(exist_ok=True)
+        for file in (Path(scratch) / dataset_class.base_folder).iterdir():
+            os.replace(file, unpacked / file.name)
+
+
+@contextmanager
+def _archives_within_their_folder() -> Iterator[None]:
+    """Let torchvision unpack no member that would land elsewhere; a zip's never do. Python 3.14 does so by itself."""
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before
 
 
 def _check(part: _Part, source: Source, raw: Path) -> None:

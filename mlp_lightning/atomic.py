@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their target, synced, then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,9 @@ def written_beside(path: Path) -> Iterator[Path]:
     # file system only.
     temporary = path.parent / _TEMPORARY.format(uuid4().hex)
     try:
+        # A rename would put a file in the place of a device, of /dev/null itself where the user may.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EEXIST, "it is a device or a pipe", str(path))
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())

@@ -14,6 +14,12 @@ from mlp_lightning.seal import FORMAT, format_of
 
 LOGS = Path("lightning_logs")
 KEYS = ("state_dict", "hyper_parameters", "sizes", "history", "window")
+# What these must be, where they are there.
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("state_dict", "hyper_parameters", "history", "window", "datamodule_hyper_parameters"), dict),
+    **dict.fromkeys(("data", "callbacks", "loops"), dict),
+    **dict.fromkeys(("sizes", "optimizer_states"), list),
+}
 # Stands among the content of a sealed file, so that one whose seal was lost is not taken for one from before seals.
 FORMAT_KEY = "mlp_lightning_format"
 
@@ -33,10 +39,10 @@ def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path"
     path = Path(name).expanduser()
     if str(name) in ("best", "last"):
         folder, wanted = logs, [f"{name}.ckpt"]
-    elif path.is_dir():
+    elif os.path.isdir(path):
         folder, wanted = path, ["best.ckpt", "last.ckpt"]
     else:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"{option}: there is no file {path}")
         return path
     for file_name in wanted:
@@ -66,7 +72,7 @@ def read_checkpoint(
     try:
         return _read(Path(path), option, keys)
     except UserError as error:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise
         good = next(_good_ones(checkpoints_beside(Path(path))), None)
         if good is None:
@@ -115,4 +121,9 @@ def _read(path: Path, option: str, keys: Sequence[str]) -> dict[str, Any]:
     missing = [key for key in keys if key not in known]
     if missing:
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
+    for key, kind in KINDS.items():
+        if key in known and not isinstance(known[key], kind):
+            raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its {key} is no {kind.__name__}")
+    if not all(isinstance(size, int) and size > 0 for size in known.get("sizes", ())):
+        raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its sizes are {known['sizes']}")
     return known

@@ -72,8 +72,9 @@ class CLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         self._arguments = sys.argv[1:] if args is None else list(args)
-        # What the checkpoint, if one is given, knows of its data.
+        # What the checkpoint, if one is given, knows of its data, and how wide its layers are.
         self._description: dict[str, Any] | None = None
+        self._sizes: list[int] | None = None
         # The run that a fit carries on.
         self._origin: Origin | None = None
         super().__init__(
@@ -171,7 +172,7 @@ class CLI(LightningCLI):
             _take_over(options.data, defaults, data)
         if given in WORDS:
             tell(f"checkpoint: {options.ckpt_path}, step {checkpoint['global_step']}")
-        self._description = checkpoint.get("data")
+        self._description, self._sizes = checkpoint.get("data"), checkpoint["sizes"]
         if options.data.dataset in OWN and self._description is None:
             raise UserError(
                 f"--ckpt_path: {options.ckpt_path} is of an older version that did not keep how its data were read"
@@ -257,6 +258,8 @@ class CLI(LightningCLI):
         if self._description is not None:
             self.datamodule.read_as(self._description)
         self.datamodule.setup(self.subcommand)
+        data = self.datamodule.data
+        self.model.check_widths(data.n_features, data.n_classes, self._sizes)
 
     @staticmethod
     def _check_own_options(config: Namespace) -> None:

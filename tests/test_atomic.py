@@ -40,3 +40,12 @@ def test_exception_in_the_block_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted_write(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is a device or a pipe"), written_beside(path) as temporary:
+        temporary.write_text("new")
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]

@@ -47,7 +47,7 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
     if options.ensemble and options.seeds < 2:
         raise UserError(f"--ensemble: got --seeds {options.seeds}, must be at least 2 networks to average")
     runs = plan([find_config(name).resolve() for name in names], options.grid, options.seeds)
-    logs = Path(options.logs)
+    logs = _log_folder(options.logs)
     results: dict[Run, tuple[Path, dict[str, Any]]] = {}
     for run, folder, metrics in execute(runs, logs, options.jobs):
         results[run] = (folder, metrics)
@@ -61,6 +61,16 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         _write_ensembles(logs / "ensemble.json", ensembles)
     _draw_curves(logs / "compare.png", results, options.seeds)
     print(f"TensorBoard: tensorboard --logdir {logs}")
+
+
+def _log_folder(name: str) -> Path:
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"--logs: got {name}, must be a folder") from error
+    except OSError as error:
+        raise UserError(f"--logs: got {name}, which cannot be made: {error.strerror}") from error
+    return Path(name)
 
 
 # What follows imports torch, Lightning or matplotlib where it is called: help, errors and the first fit do not wait.

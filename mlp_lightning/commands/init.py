@@ -1,6 +1,7 @@
 """The command ``init``: a config with comments, fitted to data that it has looked at."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,10 +25,11 @@ def init(arguments: list[str]) -> None:
     """
     options, rest = _parse(arguments)
     path = Path(options.config)
-    if path.exists() and not options.force:
-        raise UserError(f"init: {path} is there already; --force replaces it")
-    if path.is_dir() or not path.parent.is_dir():
+    # The functions of os.path take a name that is too long for one that is not there.
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
         raise UserError(f"init: got {path}, must be a file in an existing folder")
+    if os.path.exists(path) and not options.force:
+        raise UserError(f"init: {path} is there already; --force replaces it")
     # Here, for they import Lightning: help and errors do not wait.
     from mlp_lightning.atomic import written_beside
     from mlp_lightning.commands.init_config import config_text
@@ -35,6 +37,8 @@ def init(arguments: list[str]) -> None:
 
     given = _data_options(rest)
     sight = look(given)
+    if sight.root and os.path.exists(path) and path.samefile(sight.root):
+        raise UserError(f"init: got {path}, which is data.root itself")
     try:
         with written_beside(path) as temporary:
             temporary.write_text(config_text(sight), encoding="utf-8")

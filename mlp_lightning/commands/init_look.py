@@ -73,7 +73,8 @@ def look(given: dict[str, Any]) -> Sight:
     """
     options, reasons, seen = dict(given), dict[str, str](), list[str]()
     for option in ("root", "test_path"):
-        if options.get(option) is not None:
+        # An empty name would become the folder in which the command is given.
+        if options.get(option):
             options[option] = str(Path(options[option]).expanduser().absolute())
     # What data.root and data.dataset cannot be is told before anything is read.
     DataModule(**options)

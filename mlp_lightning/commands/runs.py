@@ -78,20 +78,24 @@ def plan(configs: Sequence[Path], grid: Sequence[str], seeds: int) -> list[Run]:
         seeds: How many seeds, at least 1.
 
     Raises:
-        UserError: a setting that is not of that form, or no seed.
+        UserError: a setting that is not of that form or given twice, or no seed.
     """
     if seeds < 1:
         raise UserError(f"--seeds: got {seeds}, must be at least 1")
-    axes = []
+    axes: dict[str, list[tuple[str, str]]] = {}
     for setting in grid:
         option, equals, values = setting.partition("=")
-        if not (option and equals and values):
+        if not (option and equals and all(_split(values))):
             raise UserError(f"--grid: got {setting}, must be option=value,value,… such as model.lr=0.1,0.01")
-        axes.append([(option, value) for value in _split(values)])
+        if values.count("[") != values.count("]"):
+            raise UserError(f"--grid: got {setting}, whose brackets do not match")
+        if option in axes:
+            raise UserError(f"--grid: got {option} twice, must be one setting with all its values")
+        axes[option] = [(option, value) for value in _split(values)]
     return [
         Run(config, settings, seed)
         for config in configs
-        for settings in itertools.product(*axes)
+        for settings in itertools.product(*axes.values())
         for seed in range(seeds)
     ]
 

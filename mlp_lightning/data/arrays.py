@@ -1,7 +1,9 @@
 """The source ``arrays``: NumPy's files, held in memory or, where they are larger than the budget, read as needed."""
 
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +25,21 @@ from mlp_lightning.errors import UserError
 NAMES = ("x_train", "y_train", "x_test", "y_test", "x", "y")
 # Values that are looked at together, in a check of a file that may not fit into memory.
 CHECKED_VALUES = 2**22
-# What NumPy raises for a file that is cut off, or is no array, or holds Python objects.
-_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile)
+# What NumPy raises for a file that is cut off, or is no array, or holds Python objects, or whose header is nonsense.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    SyntaxError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+LARGEST = np.float64(np.finfo(np.float32).max)
 
 
 class _Part(NamedTuple):
@@ -118,13 +133,15 @@ def _read(place: Path, options: SourceOptions) -> dict[str, NDArray]:
             for name in (name for name in archive.files if name in NAMES):
                 try:
                     arrays[name] = archive[name]
-                except _UNREADABLE as error:
+                    if not isinstance(arrays[name], np.ndarray):
+                        raise ValueError("it is no array")
+                except UNREADABLE as error:
                     raise _unreadable(f"{place}, {name}", error) from error
     except UserError:
         raise
     except MemoryError as error:
         raise _too_large(place) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(str(place), error) from error
     if sum(4.0 * array.size for array in arrays.values()) > options.budget:
         raise _too_large(place, options.budget)
@@ -133,8 +150,11 @@ def _read(place: Path, options: SourceOptions) -> dict[str, NDArray]:
 
 def _mapped(file: Path) -> NDArray:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive")
+        return array
+    except UNREADABLE as error:
         raise _unreadable(str(file), error) from error
 
 
@@ -172,11 +192,15 @@ def _check(part: _Part) -> None:
         raise UserError(f"{part.y_name}, row {row}: the label is {y[row]}, must be finite")
     if x.dtype.kind == "f":
         for first, values in _blocks(x):
-            wrong = ~np.isfinite(values)
+            # The network's numbers are float32: larger ones would be infinite. NaN is not <= either.
+            wrong = ~(np.abs(values) <= LARGEST)
             if wrong.any():
                 row, column = (int(k) for k in np.argwhere(wrong)[0])
                 value = values[row, column]
-                raise UserError(f"{part.x_name}, row {first + row}, column {column}: got {value}, must be finite")
+                raise UserError(
+                    f"{part.x_name}, row {first + row}, column {column}: got {value}, "
+                    f"must be finite, at most {LARGEST:.3g}"
+                )
 
 
 def _blocks(x: NDArray) -> Iterator[tuple[int, NDArray]]:

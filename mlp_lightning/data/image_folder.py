@@ -67,6 +67,8 @@ def _wanted_shape(options: SourceOptions, trained: Trained | None) -> tuple[int,
 
 def _folders(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None]:
     test = None if options.test_path is None else existing(options.test_path, "test_path")
+    if test is not None and not test.is_dir():
+        raise UserError(f"data.test_path: got {test}, must be a folder with a folder of pictures for each class")
     if test_only:
         return Path(), test
     root = existing(str(options.root), "root")

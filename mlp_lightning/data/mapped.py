@@ -108,5 +108,7 @@ Rows = Tensor | MappedRows
 
 def as_features(array: NDArray) -> NDArray[np.float32]:
     """Numbers ``(N, …)`` as the network takes them, ``(N, D)``: bytes divided by 255, others as they are."""
-    flat = array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32)
+    # What is too large becomes infinite, as whoever checks the values will find.
+    with np.errstate(over="ignore"):
+        flat = array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32)
     return flat / np.float32(255) if array.dtype == np.uint8 else flat

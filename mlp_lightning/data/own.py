@@ -9,6 +9,7 @@ from torch import Tensor
 from mlp_lightning.data.preprocessing import Preprocessing, preprocessing_from
 from mlp_lightning.data.source_options import SourceOptions
 from mlp_lightning.data.sources import Dataset
+from mlp_lightning.errors import UserError
 
 # Indices of the samples that train, of N that are not in the test set.
 Split = Callable[[int], Tensor]
@@ -30,12 +31,15 @@ class Trained(NamedTuple):
 
 
 def trained_on(description: Mapping[str, Any]) -> Trained:
-    """From ``Dataset.description()``."""
-    return Trained(
-        tuple(description["class_names"]),
-        tuple(description["image_shape"]),
-        preprocessing_from(description["preprocessing"]),
-    )
+    """From ``Dataset.description()``; raises UserError for what is none."""
+    try:
+        return Trained(
+            tuple(description["class_names"]),
+            tuple(description["image_shape"]),
+            preprocessing_from(description["preprocessing"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"--ckpt_path: the checkpoint does not say how its data were read ({error})") from error
 
 
 def load_own(

@@ -1,10 +1,12 @@
 """The options of sets that are the user's own: where their files are, and how to read them."""
 
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from mlp_lightning.data.pictures import MOST_PIXELS
 from mlp_lightning.data.preprocessing import Unknown
 from mlp_lightning.errors import UserError
 
@@ -47,8 +49,11 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise UserError(f"data.image_size: got {list(size)}, must be [height, width], each at least 1 (pixels)")
+        if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MOST_PIXELS):
+            raise UserError(
+                f"data.image_size: got {list(size)}, must be [height, width], each at least 1 (pixels), "
+                f"together at most {MOST_PIXELS:,}"
+            )
         if not (0 < self.test_size < 1 or (self.test_size >= 1 and self.test_size % 1 == 0)):
             raise UserError(
                 f"data.test_size: got {self.test_size}, must be a count of at least 1 or a fraction in (0, 1)"
@@ -98,6 +103,7 @@ def existing(path: str, option: str) -> Path:
         UserError: it is not there.
     """
     found = Path(path).expanduser()
-    if not found.exists():
-        raise UserError(f"data.{option}: got {path}, but there is no such file or folder")
+    # The functions of os.path take a name that is too long for one that is not there. A pipe or a device is no file.
+    if not path or not (os.path.isfile(found) or os.path.isdir(found)):
+        raise UserError(f"data.{option}: got {path or 'nothing'}, but there is no such file or folder")
     return found

@@ -76,6 +76,8 @@ def _parsed(file: Iterator[str], path: str) -> Table:
         if not row:
             continue
         line = reader.line_num + 1
+        if any("\0" in cell for cell in row):
+            raise UserError(f"{path}, line {line}: holds a NUL byte, must be text")
         if len(row) != len(header):
             raise UserError(f"{path}, line {line}: {len(row)} cells, must be {len(header)} as in the header")
         rows.append(row)

@@ -1,6 +1,5 @@
 """Rows of arrays, as they are: pixels of images, or whatever the model was trained on."""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlp_lightning.data.arrays import UNREADABLE
 from mlp_lightning.data.mapped import as_features
 from mlp_lightning.data.preprocessing import ImagePreprocessing, TablePreprocessing
 from mlp_lightning.errors import UserError
@@ -29,7 +29,7 @@ def array_file_parts(model: Model, path: Path) -> Iterator[Part]:
             # A file of our own, since numpy leaves its open where it is damaged.
             with path.open("rb") as file:
                 x, y = _array_of(np.load(file, allow_pickle=False), path)
-    except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, MemoryError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{path}: cannot be read as an array of numbers ({' '.join(str(error).split())})") from error

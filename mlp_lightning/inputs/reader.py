@@ -101,12 +101,13 @@ class Reader:
             if not os.fspath(each):
                 raise UserError("input: got an empty name, must be a file or a folder")
             path = Path(each).expanduser()
-            if path.is_dir():
+            # The functions of os.path take a name that is too long for one that is not there.
+            if os.path.isdir(path):
                 files = picture_files(path)
                 if not files:
                     raise UserError(f"input: there is no picture in the folder {path}")
                 found += files
-            elif path.is_file():
+            elif os.path.isfile(path):
                 found.append(path)
             else:
                 raise UserError(f"input: there is no file {path}")

@@ -3,6 +3,8 @@
 import copy
 import itertools
 import math
+import os
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -239,10 +241,28 @@ class ConfiguredModule(pl.LightningModule):
         if self.hparams["norm"] == "batch" and batch_size == 1:
             raise UserError("data.batch_size: got 1, must be at least 2 for model.norm batch")
 
+    def check_widths(self, n_features: int, n_classes: int, trained: Sequence[int] | None = None) -> None:
+        """Refuse what does not fit data of D features and K classes, or a checkpoint's widths; raises UserError."""
+        weights, hidden = self.class_weights, self.hparams["hidden"]
+        if weights is not None and len(weights) != n_classes:
+            raise UserError(f"model.class_weights: got {len(weights)} weights, must be {n_classes}, one for each class")
+        widths = [n_features, *hidden, n_classes]
+        if trained is not None and list(trained) != widths:
+            raise UserError(
+                f"--ckpt_path: the checkpoint's layers have the widths {list(trained)}, "
+                f"but data and model.hidden ask for {widths}"
+            )
+        # float32, and as much again for the gradient: an optimizer that keeps nothing needs no more.
+        needed = 2 * 4 * sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
+            raise UserError(
+                f"model.hidden: got {hidden}, whose weights and gradients take {needed / 1e9:,.0f} GB, "
+                f"must fit in this machine's memory of {memory / 1e9:,.0f} GB"
+            )
+
     def _build(self, sizes: tuple[int, ...]) -> None:
-        weights = self.class_weights
-        if weights is not None and len(weights) != sizes[-1]:
-            raise UserError(f"model.class_weights: got {len(weights)} weights, must be {sizes[-1]}, one for each class")
+        self.check_widths(sizes[0], sizes[-1])
         generator = torch.Generator().manual_seed(self.hparams["seed"])
         self.train_from(
             MLP(

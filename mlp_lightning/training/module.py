@@ -232,11 +232,7 @@ class MLPModule(ConfiguredModule):
         """Take up the history, and build the network where no data has told its sizes."""
         if not hasattr(self, "network"):
             self._build(tuple(checkpoint["sizes"]))
-        if list(self.network.sizes) != list(checkpoint["sizes"]):
-            raise UserError(
-                f"--ckpt_path: the checkpoint's layers have the widths {list(checkpoint['sizes'])}, "
-                f"but data and model.hidden ask for {list(self.network.sizes)}"
-            )
+        self.check_widths(self.network.sizes[0], self.network.sizes[-1], checkpoint["sizes"])
         # Those of a training that goes on follow from its data, as they did when it began.
         if self.hparams["class_weights"] == "balanced" and self.class_weights is None:
             self.weigh(checkpoint["class_weights"])

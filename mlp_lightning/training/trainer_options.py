@@ -22,7 +22,7 @@ NOT_ZERO = {
 PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "None")
 # A few more than there are processors, for trials of what more would do; each takes some hundred MB.
 MOST_PROCESSES = max(8, os.cpu_count() or 1)
-AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch")
+AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch", "min_epochs", "min_steps")
 
 
 def check_trainer_options(options: Namespace) -> None:

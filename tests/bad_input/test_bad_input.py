@@ -7,8 +7,6 @@ import socket
 import struct
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +18,7 @@ from PIL import Image
 
 from mlp_lightning import start
 
-TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
 # No row can train for long, should it be taken after all.
 FIT = (
@@ -32,69 +30,6 @@ FIT = (
 
 def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype("u1").tobytes()
-
-
-def write_fashion(root: Path, **other: bytes) -> None:
-    """Forty training and ten test images of 2 × 3 pixels; ``train_labels=…`` replaces the contents of a file."""
-    raw = root / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    for part, prefix, n in (("train", "train", 40), ("test", "t10k", 10)):
-        images, labels = rng.integers(0, 256, (n, 2, 3)), np.arange(n) % 10
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(other.get(f"{part}_images", idx(images)))
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(other.get(f"{part}_labels", idx(labels)))
-
-
-def contents_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the command is given; there is no network."""
-
-    def no_network(*_: object, **__: object) -> None:
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    monkeypatch.chdir(tmp_path)
-    write_fashion(tmp_path / "data")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, run_main: Callable[..., None]) -> bytes:
-    """The checkpoint of a short run."""
-    root = tmp_path_factory.mktemp("trained")
-    write_fashion(root / "data")
-    fit = FIT.replace("ROOT", str(root / "data"))
-    run_main(*shlex.split(fit), "--trainer.default_root_dir", root, "--test", "never")
-    (path,) = root.rglob("last.ckpt")
-    return path.read_bytes()
-
-
-@pytest.fixture
-def error_of(here: Path, run_main: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line of error of a command line, which must leave the folder as it was."""
-
-    def error(line: str, *, leaves_a_run: bool = False) -> str:
-        before = contents_of(here)
-        with pytest.raises(SystemExit) as caught:
-            run_main(*(part.replace("ROOT", str(here / "data")) for part in shlex.split(line)))
-        assert caught.value.code == 2
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        *warnings, message = captured.err.splitlines()
-        # A training may have told what it saw coming.
-        assert all(leaves_a_run and warning.startswith("warning: layer") for warning in warnings)
-        assert message.startswith("error: ")
-        after = contents_of(here)
-        if leaves_a_run:
-            after = {name: held for name, held in after.items() if not name.startswith("lightning_logs/")}
-        assert after == before
-        return message
-
-    return error
 
 
 def check(message: str, expected: tuple[str, ...]) -> None:
@@ -168,6 +103,15 @@ def test_choices(options: str, expected: tuple[str, ...], error_of: Callable[...
     ("--model.hidden null", "model.hidden", "got null", "a list"),
     ("--model.hidden [a]", "model.hidden", "got a", "a whole number"),
     ("--model.hidden [1.5]", "model.hidden", "got 1.5", "a whole number"),
+    ("--model.hidden [true]", "model.hidden", "got true", "a whole number"),
+    ("--model.hidden [[3]]", "model.hidden", "got [3]", "a whole number"),
+    ("--model.hidden ''", "model.hidden", "got nothing", "a list"),
+    ("--model.hidden [3,", "model.hidden", "a list"),
+    ("--model.hidden 0x10", "model.hidden", "got 0x10", "a list"),
+    ("--model.activation [relu]", "model.activation", "got ['relu']", "relu"),
+    ("--model.dropout [0.5]", "model.dropout", "got [0.5]", "a number"),
+    ("--data.batch_size true", "data.batch_size", "got true", "a whole number"),
+    ("--data.batch_size [3]", "data.batch_size", "got [3]", "a whole number"),
     ("--model.hidden {a:1}", "model.hidden", "got {a:1}", "a list"),
     ("--model.class_weights [a]", "model.class_weights", "got ['a']", "a list of numbers or one of balanced or null"),
     ("--model.class_weights 3", "model.class_weights", "got 3", "a list of numbers or one of balanced or null"),
@@ -204,6 +148,8 @@ def test_types(options: str, expected: tuple[str, ...], error_of: Callable[..., 
     ("--model.lr .nan", "model.lr", "nan", "finite"),
     ("--model.lr .inf", "model.lr", "inf", "finite"),
     ("--model.lr 1e300", "model.lr", "1e+300", "at most"),
+    ("--model.lr 1e400", "model.lr", "inf", "finite"),
+    ("--model.lr=-1e-320", "model.lr", "-1e-320", ">= 0"),
     ("--model.hidden [4,0]", "model.hidden", "[4, 0]", "at least 1"),
     ("--model.hidden [-3]", "model.hidden", "[-3]", "at least 1"),
     ("--model.label_smoothing 1", "model.label_smoothing", "1.0", "[0, 1)"),
@@ -318,6 +264,11 @@ def test_ranges(options: str, expected: tuple[str, ...], error_of: Callable[...,
     ("--model.averaging ema --model.ema_decay 1", "model.ema_decay", "got 1.0", "[0, 1)"),
     ("--model.averaging swa --model.swa_start 1", "model.swa_start", "got 1.0", "[0, 1)"),
     ("--model.ema_decay 0.9", "model.ema_decay", "got 0.9", "averaging none does not take it"),
+    ("--model.class_weights [1,2]", "model.class_weights", "got 2 weights", "must be 10"),
+    ("--model.class_weights []", "model.class_weights", "got 0 weights", "must be 10"),
+    ("--model.hidden [1000000000000]", "model.hidden", "got [1000000000000]", "memory of"),
+    (f"--model.hidden [{10**30}]", "model.hidden", f"got [{10**30}]", "memory of"),
+    ("--data.root ''", "data.root", "got nothing", "existing folder"),
 )
 def test_combinations(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:
     check(error_of(f"{FIT} {options}"), expected)
@@ -337,6 +288,18 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--trainer.devices 0", "devices='0'"),
     ("--trainer.devices 100000", "trainer.devices", "got 100000", "must be at most", "processors"),
     ("--trainer.devices foo", "devices=foo", "int > 0"),
+    ("--trainer.devices -5", "devices=-5", "int > 0"),
+    ("--trainer.devices 1.5", "devices=1.5", "int > 0"),
+    ("--trainer.devices []", "trainer", "devices"),
+    ("--trainer.num_nodes 0", "num_nodes"),
+    ("--trainer.num_nodes two", "trainer.num_nodes", "got two", "a whole number"),
+    ("--trainer.min_epochs -5", "trainer.min_epochs", "got -5", "at least 1"),
+    ("--trainer.min_steps 0", "trainer.min_steps", "got 0", "at least 1"),
+    ("--trainer.fast_dev_run -1", "fast_dev_run", "-1"),
+    ("--trainer.overfit_batches -1", "overfit_batches", "-1"),
+    ("--trainer.logger '{class_path: os.system, init_args: {command: touch pwned}}'", "trainer.logger", "class path"),
+    ("--trainer.callbacks '{class_path: os.system, init_args: {command: touch pwned}}'", "trainer.callbacks"),
+    ("--trainer.plugins foo", "trainer.plugins", "got foo"),
     ("--trainer.precision transformer-engine", "trainer.precision", "transformer-engine", "32-true, 64-true"),
     ("--trainer.precision 16-true", "trainer.precision", "got 16-true", "32-true, 64-true, bf16-true, bf16-mixed"),
     ("--trainer.max_epochs -2", "max_epochs", "-2", "non-negative integer or -1"),
@@ -367,7 +330,6 @@ def test_gpu_that_is_not_there(error_of: Callable[..., str]) -> None:
 
 
 @says(
-    ("--model.class_weights [1,2]", "model.class_weights", "got 2 weights", "must be 10"),
     ("--model.schedule cosine --model.warmup_epochs 20", "model.warmup_epochs", "got 20.0", "no step"),
     ("--trainer.max_epochs -1 --trainer.max_time 00:00:00:30 --model.schedule cosine", "cosine", "trainer.max_epochs"),
     ("--trainer.val_check_interval 100", "trainer.val_check_interval", "100", "batches (2)"),
@@ -432,7 +394,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_data_files(name: str, here: Path, error_of: Callable[..., str]) -> None:
+def test_data_files(name: str, here: Path, write_fashion: Callable[..., None], error_of: Callable[..., str]) -> None:
     files, expected = FILES[name]
     write_fashion(here / "data", **files)
     check(error_of(FIT), ("data.root", "FashionMNIST", *expected))
@@ -638,11 +600,13 @@ def test_checkpoint_of_another_network(
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "validate"])
-def test_checkpoint_of_other_images(command: str, here: Path, trained: bytes, error_of: Callable[..., str]) -> None:
+def test_checkpoint_of_other_images(
+    command: str, here: Path, write_fashion: Callable[..., None], trained: bytes, error_of: Callable[..., str]
+) -> None:
     (here / "it.ckpt").write_bytes(trained)
     write_fashion(here / "data", train_images=idx(np.zeros((40, 3, 3))), test_images=idx(np.zeros((10, 3, 3))))
     line = f"{FIT.replace('fit', command, 1)} --ckpt_path it.ckpt"
-    check(error_of(line, leaves_a_run=True), ("--ckpt_path", "[6, 4, 10]", "[9, 4, 10]"))
+    check(error_of(line), ("--ckpt_path", "[6, 4, 10]", "[9, 4, 10]"))
 
 
 @says(
@@ -668,7 +632,12 @@ def test_checkpoint_of_other_images(command: str, here: Path, trained: bytes, er
     (f"--ckpt_path it.ckpt --format torch --output {'o' * 300}", "--output", "File name too long"),
 )
 def test_export(
-    options: str, expected: tuple[str, ...], here: Path, trained: bytes, capsys: pytest.CaptureFixture[str]
+    options: str,
+    expected: tuple[str, ...],
+    here: Path,
+    contents_of: Callable[[Path], dict[str, bytes]],
+    trained: bytes,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (here / "it.ckpt").write_bytes(trained)
     (here / "cut.ckpt").write_bytes(trained[: len(trained) // 2])

@@ -37,4 +37,7 @@ accuracy: ## train the most accurate configs over three seeds, their table, and 
 faults: ## kill, damage and starve runs, and compare what they come to with the run left alone (about 5 minutes)
 	$(PYTHON) benchmarks/faults.py
 
-.PHONY: help install test test-all lint format bench experiments accuracy faults
+leaks: ## train again and again in one process, and tell whether memory, files or threads grow (an hour)
+	$(PYTHON) benchmarks/leaks.py
+
+.PHONY: help install test test-all lint format bench experiments accuracy faults leaks

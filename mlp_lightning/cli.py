@@ -38,7 +38,7 @@ from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
 from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, make_logger
-from mlp_lightning.training.strategy import check_strategy, is_lost_process, register_strategies
+from mlp_lightning.training.strategy import START_METHODS, check_strategy, is_lost_process, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
@@ -216,6 +216,10 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         trainer = config.trainer
         check_trainer_options(trainer)
+        if trainer.strategy in START_METHODS:
+            # The others start their processes within each of fit and test, and end them with it: what is held between
+            # the two would be lost. Here every process runs the whole command.
+            trainer.strategy = "ddp"
         if config.data.validation == "none":
             if self.subcommand == "validate":
                 raise UserError("data.validation: got none, which leaves nothing to validate")

@@ -281,6 +281,24 @@ class ConfiguredModule(pl.LightningModule):
         if self.hparams["averaging"] != "none":
             self.averaged_network = copy.deepcopy(network)
 
+    def given_results(self) -> dict[str, Any]:
+        """What training and evaluation came to, but for the weights, for another process to take."""
+        return {
+            "sizes": list(self.network.sizes),
+            "class_weights": self.class_weights,
+            "history": self.curves.history,
+            "results": self.results,
+            "counts": self.counts,
+        }
+
+    def take_results(self, results: dict[str, Any]) -> None:
+        """Take another process's ``given_results``, and make a network for its weights, which are to be loaded."""
+        if not hasattr(self, "network"):
+            self.weigh(results["class_weights"])
+            self._build(tuple(results["sizes"]))
+        self.curves.history = results["history"]
+        self.results, self.counts = results["results"], results["counts"]
+
     @property
     def evaluated_network(self) -> MLP:
         """The network that validates, tests and predicts: that of the averaged weights, where they are averaged."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.launcher import ReturningLauncher
 from mlp_lightning.training.shard import Shard
 
 T = TypeVar("T")
@@ -39,6 +40,11 @@ class FlatDDPStrategy(DDPStrategy):
             states = [self._shard.own_state(state) for state in checkpoint["optimizer_states"]]
             checkpoint = {**checkpoint, "optimizer_states": states}
         super().load_optimizer_state_dict(checkpoint)
+
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        if self._start_method != "popen":
+            self._launcher = ReturningLauncher(self, start_method=self._start_method)
 
     @property
     def _shard(self) -> Shard | None:

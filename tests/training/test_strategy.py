@@ -103,6 +103,20 @@ def test_groups_of_steps_in_two_processes(last_of, model):
     assert (many["history"], many["loops"]) == (single["history"], single["loops"])
 
 
+def test_the_first_process_is_given_what_the_others_came_to(fit):
+    model = {"averaging": "ema", "ema_decay": 0.8, "class_weights": WEIGHTS}
+    two = fit(model, callbacks=checkpoint_callbacks(), enable_checkpointing=True, **FORKED)
+    checkpoint = torch.load(two.checkpoints / "last.ckpt", weights_only=True)
+    torch.testing.assert_close(dict(two.module.state_dict()), checkpoint["state_dict"], rtol=0, atol=0)
+    assert two.module.curves.history == checkpoint["history"]
+    assert two.module.results["val/accuracy"] == two.trainer.callback_metrics["val/accuracy"]
+    two.trainer.test(two.module, two.data, verbose=False)
+    one = fit(model)
+    one.trainer.test(one.module, one.data, verbose=False)
+    assert two.module.results["test/loss"] == pytest.approx(one.module.results["test/loss"], rel=1e-5)
+    assert torch.equal(two.module.counts["test"], one.module.counts["test"])
+
+
 class SeedByRank(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl_module.hparams["seed"] = trainer.global_rank

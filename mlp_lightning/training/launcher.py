@@ -1,0 +1,37 @@
+"""Processes that are started within a fit, as in a notebook, and give back what they came to."""
+
+import io
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher, _WorkerOutput
+
+if TYPE_CHECKING:
+    from mlp_lightning.training.configured import ConfiguredModule
+
+RESULTS = "module"
+
+
+class ReturningLauncher(_MultiProcessingLauncher):
+    """Lightning's, after whose fit the module of the first process has the weights, curves and results of the others.
+
+    Lightning gives back the state dict; but the network is built in the processes, by the data, so here there is none
+    yet to take it.
+    """
+
+    def get_extra_results(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """What rank 0 gives back."""
+        buffer = io.BytesIO()
+        # As bytes, for a tensor goes through a queue as a handle of memory that ends with its process.
+        torch.save(_module(trainer).given_results(), buffer)
+        return {**super().get_extra_results(trainer), RESULTS: buffer.getvalue()}
+
+    def _recover_results_in_main_process(self, worker_output: _WorkerOutput, trainer: pl.Trainer) -> None:
+        results = torch.load(io.BytesIO(worker_output.extra[RESULTS]), weights_only=True, map_location="cpu")
+        _module(trainer).take_results(results)
+        super()._recover_results_in_main_process(worker_output, trainer)
+
+
+def _module(trainer: pl.Trainer) -> "ConfiguredModule":
+    return cast("ConfiguredModule", trainer.lightning_module)

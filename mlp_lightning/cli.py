@@ -38,6 +38,7 @@ from mlp_lightning.training.quiet import quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
 from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, make_logger
+from mlp_lightning.training.saved_config import SaveWholeConfig
 from mlp_lightning.training.strategy import START_METHODS, check_strategy, is_lost_process, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
@@ -47,6 +48,8 @@ HEALTH_EVERY_N_RECORDS = 4
 WORDS = ("best", "last", "auto")
 # A full disk, a spent quota, a limit of a file's size.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A folder, or a whole file system, that may only be read.
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
 # Options of the user's own files.
@@ -89,6 +92,7 @@ class CLI(LightningCLI):
             trainer_class=Trainer,
             auto_configure_optimizers=False,
             # Without a logger the config goes to the root folder, where that of an earlier run may be.
+            save_config_callback=SaveWholeConfig,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "max_epochs": 15},
         )
@@ -357,6 +361,8 @@ def main(args: list[str] | None = None) -> None:
     except MisconfigurationException as error:
         fail(f"trainer: {error}")
     except OSError as error:
+        if error.errno in READ_ONLY:
+            fail(f"{error.filename or 'a file of the run'} cannot be opened or written: {error.strerror}")
         if error.errno not in NO_ROOM:
             raise
         fail(f"a file of the run cannot be written: {error.strerror}; make room, and go on with --ckpt_path auto")

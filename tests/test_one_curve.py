@@ -1,7 +1,9 @@
 """A run that is cut off again and again leaves the curves of the one that was not, in one folder."""
 
+import errno
 import fcntl
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,6 +133,35 @@ def test_killed_at_every_kind_of_moment(elsewhere, killed, run_main, straight, c
     torch.testing.assert_close(resumed["state_dict"], checkpoint["state_dict"], rtol=0, atol=0)
     assert resumed["history"] == checkpoint["history"]
     assert resumed["callbacks"]["Health"] == checkpoint["callbacks"]["Health"]
+    assert not list(RUNS.rglob("*.tmp"))
+
+
+@pytest.fixture
+def half(elsewhere, run_main):
+    """A run that may go on, and what is in its folder."""
+    run_main(*FIT, "--trainer.max_epochs", 2)
+    return {path: path.read_bytes() for path in RUNS.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
+@pytest.mark.parametrize("name", ["config.yaml", "events.*", "last.ckpt", "metrics.json"])
+def test_no_file_is_lost_where_it_cannot_be_written(half, run_main, monkeypatch, capsys, name, number):
+    replace = os.replace
+
+    def refused(source, target):
+        if Path(target).match(name):
+            raise OSError(number, os.strerror(number), str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(SystemExit) as ended:
+        run_main(*FIT, "--ckpt_path", "last")
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert os.strerror(number) in line
+    assert {path: path.read_bytes() for path in half if path.match(name)} == {
+        path: content for path, content in half.items() if path.match(name)
+    }
     assert not list(RUNS.rglob("*.tmp"))
 
 

@@ -150,6 +150,13 @@ def test_layers_that_are_summed_early_are_summed_alike(same_in_processes):
     same_in_processes(3, rows, TOLERANCE["64-true"], precision="64-true", max_epochs=4)
 
 
+def test_adam_with_its_usual_eps(same_in_processes):
+    """An error of a gradient that is rounding alone grows by lr / ε, here 2e5."""
+    model = {**RULES["adam"], "eps": 1e-8, "activation": "tanh"}
+    settings = {"precision": "64-true", "max_steps": STEPS, "max_epochs": -1, "accumulate_grad_batches": 2}
+    same_in_processes(3, {"adam": (model, {"batch_size": 9})}, 1e-10, **settings)
+
+
 def test_all_stop_early_together(same_in_processes, trained):
     """A rate of learning at which the validation loss soon rises again, from sums that no process has alone."""
     model, data = {"optimizer": "sgd", "lr": 0.9, "momentum": 0.9}, {"batch_size": 23}

@@ -87,6 +87,25 @@ def test_a_checkpoint_of_two_shards_goes_on_in_any_number(run, in_processes):
         )
 
 
+@pytest.mark.parametrize(
+    ("before", "n_before", "after", "n_after"),
+    [(SHARDED, 4, ADAM, 2), (ADAM, 3, SHARDED, 1), (ADAM, 3, SHARDED, 2), (ADAM, 1, SHARDED, 4)],
+    ids=["4 shards to 2", "3 to 1", "3 to 2 shards", "1 to 4 shards"],
+)
+def test_a_checkpoint_knows_no_ranks(run, in_processes, before, n_before, after, n_after):
+    def on(n, model, **trainer):
+        def work(rank):
+            parts, path = run(model, n, **trainer)
+            return str(path), parts.module.network.flat.detach()
+
+        return [work(0)] if n == 1 else in_processes(n, work)
+
+    saved = on(n_before, before, max_epochs=2)[0][0]
+    (_, straight), *_ = on(1, ADAM)
+    for _, flat in on(n_after, after, ckpt_path=saved):
+        torch.testing.assert_close(flat, straight, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adam_norm"])
 def test_rules_that_couple_entries_are_refused(optimizer):
     message = (

@@ -25,6 +25,7 @@ from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.early_stopping import Patience
+from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.freed_memory import keep_freed_memory
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
@@ -356,6 +357,11 @@ def main(args: list[str] | None = None) -> None:
         tell(stopped.message(arguments))
         # Lightning takes another status of one process for a failure, and kills the others on their way out.
         sys.exit(stopped.status if is_first() else 0)
+    except NotFinite as error:
+        # All processes of a run find it; the first one tells, and is not to be ended by the status of another.
+        if not is_first():
+            sys.exit(0)
+        fail(error.message(arguments))
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:

@@ -70,6 +70,25 @@ def check_training_classes(counts: Tensor, class_names: Sequence[str], where: st
         )
 
 
+def check_each_class_trains(counts: Tensor, class_names: Sequence[str], where: str) -> None:
+    """Refuse a training part in which a class never occurs, which no training could then learn.
+
+    Args:
+        counts: samples of each class in the training part ``(K,)``.
+        class_names: K names.
+        where: what an error names.
+
+    Raises:
+        UserError: a class without samples.
+    """
+    absent = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count == 0]
+    if absent:
+        raise UserError(
+            f"{where} has samples of {_few(absent)} that test or validate, but none in its training part, must have at "
+            "least one; try another --seed_everything, a smaller data.validation_size, or leave the class out"
+        )
+
+
 def balanced_weights(counts: Tensor, class_names: Sequence[str]) -> list[float]:
     """n / (K · n_k) for each class k: every class then weighs as much as any other in the loss.
 

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.classes import check_training_classes
+from mlp_lightning.data.classes import check_each_class_trains, check_training_classes
 from mlp_lightning.data.deform import Deform
 from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.loader import Batch, Batches
@@ -178,6 +178,9 @@ class DataModule(pl.LightningDataModule):
         if not test_only:
             counts = data.train_y[self._trains(len(data.train_y))].bincount(minlength=data.n_classes)
             check_training_classes(counts, data.class_names, f"data.root: {self.root}")
+            # What a checkpoint is tested on need not hold all of its classes.
+            if self._trained is None:
+                check_each_class_trains(counts, data.class_names, f"data.root: {self.root}")
         return data
 
     def setup(self, stage: str) -> None:

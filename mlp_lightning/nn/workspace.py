@@ -100,6 +100,11 @@ class Workspace:
         self._norms.append(cache)
         return n
 
+    @property
+    def activations(self) -> list[Tensor]:
+        """A_k ``(B, H)`` of each hidden layer, as ``forward`` left them; ``backward`` spends them."""
+        return self._a
+
     def backward(self, dlogits: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Hand out (k, dZ_k ``(B, H)``, A_{k−1} ``(B, D)``) for each layer k, from the last to the first.
 

@@ -110,6 +110,9 @@ class ConfiguredModule(pl.LightningModule):
         vat_xi: For vat: length of the trial step that r is found with (default 1e-6, 1e-2, 0.1 or 0.3 by the dtype of
             the matrix products: 64 bits, 32 bits, float16, bfloat16).
         vat_iterations: For vat: trial steps, each of a forward and a backward pass (default 1).
+        nonfinite: What a step does whose loss or gradient is a NaN or an infinity: ``stop`` ends the training, naming
+            step, layer, likely cause and the checkpoint to return to; ``skip`` leaves the step out, which then changes
+            nothing, and counts it.
         shard_optimizer: With several devices, whether each keeps the optimizer's state of its share of the parameters
             alone (ZeRO-1), so that n devices need 1/n of that memory each. For all optimizers but muon and adam_norm.
         overlap_reduction: With several devices, whether the gradient of each layer is summed over them while those of
@@ -162,6 +165,7 @@ class ConfiguredModule(pl.LightningModule):
         vat_eps: float | None = None,
         vat_xi: float | None = None,
         vat_iterations: int | None = None,
+        nonfinite: Literal["stop", "skip"] = "stop",
         shard_optimizer: bool = False,
         overlap_reduction: bool = False,
         seed: int = 0,
@@ -206,6 +210,7 @@ class ConfiguredModule(pl.LightningModule):
         if class_weights == "balanced" and loss != "cross_entropy":
             raise UserError(f"model.class_weights: got balanced, but loss {loss} does not take it")
         self.curves = Curves()
+        self.skipped_steps = 0
         self.results: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}
         # What a checkpoint has gathered towards the update that the steps of a fit begin with.

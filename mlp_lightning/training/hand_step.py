@@ -19,6 +19,7 @@ from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.accumulation import Accumulation, check_size
+from mlp_lightning.training.finiteness import Finiteness
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
@@ -28,8 +29,8 @@ class HandStep:
 
     Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.update_layer``),
     where nothing needs the whole gradient first: no clipping, no other process or minibatch, no mixed precision, no
-    norm with parameters of its own.
-    ``samples_seen`` counts the samples of all processes.
+    norm with parameters of its own, no step that may be skipped.
+    ``samples_seen`` counts the samples of all processes, and ``finiteness`` tells whether the last step was skipped.
 
     Args:
         network: on its device.
@@ -50,6 +51,7 @@ class HandStep:
         shard: that share; None for all of it.
         overlap: whether each layer's dW is summed over the processes while the layers before it are still computed.
         accumulate: minibatches whose gradients make one update, at least 1.
+        skips: whether a step whose loss or gradient is not finite is left out; else it raises NotFinite.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class HandStep:
         shard: Shard | None = None,
         overlap: bool = False,
         accumulate: int = 1,
+        skips: bool = False,
     ) -> None:
         self.network = network
         self.loss = loss
@@ -92,6 +95,14 @@ class HandStep:
         self.gathered = Accumulation(accumulate, reduction) if accumulate > 1 else None
         self.samples_seen = 0
         self.workspace = Workspace(network, dtype_of_products)
+        self.finiteness = Finiteness(
+            self.workspace,
+            skips=skips,
+            world_size=world_size,
+            accumulates=accumulate > 1,
+            scaled=scaler is not None,
+            shard=shard,
+        )
         (self._group,) = rule.param_groups
         one = loss.normalizer(network.flat.new_empty(1, network.sizes[-1]), network.flat.new_zeros(1).long())
         # Where every sample counts alike the processes need not ask each other for the whole minibatch's.
@@ -103,7 +114,8 @@ class HandStep:
                 self._memory = torch.empty_like(network.flat.detach()[: network.weight_numel])
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
-        needs_gradient = clips or world_size > 1 or accumulate > 1 or self.workspace.is_mixed or bool(network.norms)
+        needs_gradient = clips or skips or world_size > 1 or accumulate > 1
+        needs_gradient = needs_gradient or self.workspace.is_mixed or bool(network.norms)
         self.adds_to_weights = is_plain and not needs_gradient
 
     def __call__(
@@ -125,12 +137,11 @@ class HandStep:
         """
         self._group["lr"] = lr
         self.samples_seen += batch.size
-        workspace, loss, gathered = self.workspace, self.loss, self.gathered
+        workspace, loss, gathered, finiteness = self.workspace, self.loss, self.gathered, self.finiteness
         # Of the minibatch, since each has random numbers of its own.
         number = step if gathered is None else step * gathered.size + gathered.count
         training = self._training_pass(batch, number)
         logits = workspace.forward(batch.x, training)
-        workspace.follow()
         targets = batch.targets(logits.shape[1], logits.dtype)
         loss_sum, cache = loss.forward(logits, targets)
         normalizer = loss.normalizer(logits, targets)
@@ -152,19 +163,31 @@ class HandStep:
             deltas = self.adversary.backward(workspace, dlogits, dloss_of_adversary)
         if self.adds_to_weights:
             assert isinstance(self.rule, SGD)
+            finiteness.check_loss(step, loss_sum, batch, training, lr)
             layers = workspace.layers
             for k, dz, a in deltas:
                 if keep_gradient:
                     workspace.write_gradient(k, dz, a)
                 self.rule.update_layer(layers[k].weight, layers[k].bias, dz, a, self._group)
             self._constrain()
+            finiteness.check_update(step, loss_sum, lr)
         else:
             for k, dz, a in deltas:
                 workspace.write_gradient(k, dz, a, add=adds)
                 if self.overlap and updates:
                     self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
-            if updates:
-                self._update(keep_gradient)
+            finiteness.mark(loss_sum)
+            if not updates:
+                if finiteness.allows_part(step, loss_sum, batch, training, lr):
+                    workspace.follow()
+                return loss_sum, normalizer
+            gradient = self._sum_gradient()
+            allowed = finiteness.allows(step, loss_sum, gradient, batch, training, lr)
+            if allowed:
+                workspace.follow()
+            # A scaler leaves the step out itself, and must hear of it.
+            if allowed or self.scaler is not None:
+                self._update(gradient, keep_gradient)
         return loss_sum, normalizer
 
     def gathered_state(self) -> dict[str, Any]:
@@ -207,7 +230,8 @@ class HandStep:
         dloss = 1.0 / divisor if self.reduction == "mean" else 1.0
         return dloss if self.scaler is None else self.scaler.scale(logits.new_ones(())) * dloss
 
-    def _update(self, keep_gradient: bool) -> None:
+    def _sum_gradient(self) -> Tensor:
+        """The gradient of the whole minibatch, or this process's share of it."""
         flat_grad, shard = self.network.flat_grad, self.shard
         if self.overlap:
             # Everything but the weights, which are on their way.
@@ -223,6 +247,10 @@ class HandStep:
         self._group["params"][0].grad = gradient
         if self.scaler is not None:
             self.scaler.unscale_(self.rule)
+        return gradient
+
+    def _update(self, gradient: Tensor, keep_gradient: bool) -> None:
+        shard = self.shard
         if self.clip_norm is not None:
             clip_norm_(gradient, self.clip_norm, None if shard is None else shard.norm(gradient))
         if self.clip_value is not None:
@@ -232,7 +260,7 @@ class HandStep:
             if shard is not None:
                 shard.gather_(self.network.flat.detach())
                 if keep_gradient:
-                    shard.gather_(flat_grad)
+                    shard.gather_(self.network.flat_grad)
             self._constrain()
         else:
             # The scaler leaves a step out where the gradient overflowed; what follows a step is left out with it.

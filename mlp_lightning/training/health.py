@@ -1,5 +1,6 @@
 """The callback that watches the health of a training: norms, units, deltas, gradient noise, and warnings in words."""
 
+import math
 import sys
 from typing import Any
 
@@ -67,7 +68,7 @@ class Health(pl.Callback):
 
     def __init__(self, every_n_records: int = 1) -> None:
         self.every_n_records = every_n_records
-        self._before_step: tuple[dict[str, Tensor], list[Tensor], int] | None = None
+        self._before_step: tuple[int, dict[str, Tensor], list[Tensor], int] | None = None
         self._symptoms: Symptoms | None = None
         self._earlier: dict[str, Any] = {}
 
@@ -102,16 +103,17 @@ class Health(pl.Callback):
     ) -> None:
         """Measure the minibatch and keep the weights, if the step to come is one that is recorded."""
         assert isinstance(pl_module, MLPModule)
-        period = trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
-        is_recorded = (trainer.global_step + 1) % period == 0 and pl_module.completes_update
+        step, period = trainer.global_step + 1, trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
+        is_recorded = step % period == 0 and pl_module.completes_update
         if not (is_recorded and trainer.is_global_zero and len(batch.y)):
             return
         network = pl_module.network
         targets = batch.targets(network.sizes[-1], batch.x.dtype)
-        gathered = network.flat_grad.clone()
+        gathered = network.flat_grad.clone() if getattr(trainer, "minibatches_per_update", 1) > 1 else None
         measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
-        network.flat_grad.copy_(gathered)
-        self._before_step = measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
+        if gathered is not None:
+            network.flat_grad.copy_(gathered)
+        self._before_step = step, measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -120,7 +122,7 @@ class Health(pl.Callback):
         self._finish(trainer, pl_module)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Finish the record of a step that ended the training because its loss was not finite: it tells where."""
+        """Finish the record of a step that ended the training because it was not finite: the record tells more."""
         if isinstance(exception, UserError):
             self._finish(trainer, pl_module)
 
@@ -129,20 +131,19 @@ class Health(pl.Callback):
             return
         assert isinstance(module, MLPModule)
         assert self._symptoms is not None
-        (measured, weights, n_samples), self._before_step = self._before_step, None
+        (step, measured, weights, n_samples), self._before_step = self._before_step, None
         measured |= step_figures(module.network, weights)
         values = torch.stack([value.float() for value in measured.values()]).tolist()
         figures: Figures = dict(zip(measured, values, strict=True))
-        if n_samples > 1:
+        # What a step that is left out measured would stay in the average.
+        if n_samples > 1 and math.isfinite(figures["sample_gradient_norm/rms"]):
             square, square_of_mean = figures["sample_gradient_norm/rms"] ** 2, figures["mean_gradient_norm"] ** 2
             self._noise_scale.update(square, square_of_mean, n_samples)
             if self._noise_scale.value is not None:
                 figures["noise_scale"] = self._noise_scale.value
         if trainer.logger is not None:
-            trainer.logger.log_metrics(
-                {f"health/{name}": figure for name, figure in figures.items()}, trainer.global_step
-            )
-        self._warn(trainer, module, self._symptoms.find(figures, trainer.global_step))
+            trainer.logger.log_metrics({f"health/{name}": figure for name, figure in figures.items()}, step)
+        self._warn(trainer, module, self._symptoms.find(figures, step))
 
     def _warn(self, trainer: pl.Trainer, module: MLPModule, lines: list[str]) -> None:
         for line in lines:

@@ -41,14 +41,18 @@ class Stopped(BaseException):
         """One line: what is left, and how to go on with the command of these arguments."""
         if self.checkpoint is None:
             return "stopped; no checkpoint was written by it"
-        kept: list[str] = []
-        skip = False
-        for argument in arguments:
-            if not skip and argument.partition("=")[0] != "--ckpt_path":
-                kept.append(argument)
-            skip = not skip and argument == "--ckpt_path"
-        command = shlex.join(["python", "train.py", *kept, "--ckpt_path", str(self.checkpoint)])
-        return f"stopped at step {self.step}; to go on: {command}"
+        return f"stopped at step {self.step}; to go on: {going_on(arguments, self.checkpoint)}"
+
+
+def going_on(arguments: Sequence[str], checkpoint: Path) -> str:
+    """The command of these arguments that goes on from a checkpoint."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not skip and argument.partition("=")[0] != "--ckpt_path":
+            kept.append(argument)
+        skip = not skip and argument == "--ckpt_path"
+    return shlex.join(["python", "train.py", *kept, "--ckpt_path", str(checkpoint)])
 
 
 def _stop_at_once(signal_number: int, frame: FrameType | None) -> None:

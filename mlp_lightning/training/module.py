@@ -14,7 +14,9 @@ from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
+from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.hand_step import HandStep
+from mlp_lightning.training.return_point import check_state, newest_finite
 from mlp_lightning.training.strategy import sum_over_ranks
 
 # The dtype of the matrix products where it is not the parameter's.
@@ -64,6 +66,7 @@ class MLPModule(ConfiguredModule):
             shard=self.shard,
             overlap=self.hparams["overlap_reduction"],
             accumulate=accumulate,
+            skips=self.hparams["nonfinite"] == "skip",
         )
         # The sum is that of all processes: one of them takes it up.
         self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
@@ -95,21 +98,51 @@ class MLPModule(ConfiguredModule):
             step: the number of the update that it belongs to.
             updates: whether that comes after this minibatch, or after a later one.
             keep_gradient: as ``HandStep``'s.
+
+        Raises:
+            NotFinite: the step was not finite, and is not to be skipped.
         """
         lr = self.hparams["lr"] * self._schedule(step)
-        loss_sum, normalizer = self._hand_step(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
-        self.curves.add("train/loss", loss_sum, normalizer)
-        if self.adversary is not None:
-            self.curves.add("train/vat", self.adversary.divergence, len(batch.x))
-        if self._averaging is not None and updates:
+        try:
+            loss_sum, normalizer = self._hand_step(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
+        except NotFinite as error:
+            error.checkpoint = newest_finite(self.trainer)
+            raise
+        skipped = self._hand_step.finiteness.skipped
+        if skipped and updates:
+            self.skipped_steps += 1
+        else:
+            # On every process, though its share may be empty or not finite: all of them must sum the same names.
+            self._add_to_curve("train/loss", loss_sum, normalizer, skipped)
+            if self.adversary is not None:
+                self._add_to_curve("train/vat", self.adversary.divergence, len(batch.x), skipped)
+            if updates:
+                self._average(step)
+        if self._validates_within_steps:
+            self._validate_within_step(batch)
+
+    def _add_to_curve(self, name: str, amount: Tensor, weight: float | Tensor, skipped: bool) -> None:
+        self.curves.add(name, torch.zeros_like(amount) if skipped else amount, 0.0 if skipped else weight)
+
+    def _average(self, step: int) -> None:
+        """Let the averages follow an update that was made."""
+        if self._averaging is not None:
             share = self._averaging(step)
             average_(self.averaged_network.flat, self.network.flat, share)
             # Batch norm's statistics are those of each step's weights: averaged likewise, they follow the average.
             if self.averaged_network.running is not None and self.network.running is not None:
                 average_(self.averaged_network.running, self.network.running, share)
-        # On every process, though its share may be empty: all of them must sum the same names.
-        if self._validates_within_steps:
-            self._validate_within_step(batch)
+
+    def _look(self) -> None:
+        """Find what the steps' own looks pass over or have not read yet; raises NotFinite."""
+        # Where nothing was left to train there was no step.
+        if not hasattr(self, "_hand_step"):
+            return
+        try:
+            self._hand_step.finiteness.look(self.global_step, self._optimizer().param_groups[0]["lr"])
+        except NotFinite as error:
+            error.checkpoint = newest_finite(self.trainer)
+            raise
 
     @property
     def completes_update(self) -> bool:
@@ -139,8 +172,12 @@ class MLPModule(ConfiguredModule):
 
     def _record_means(self) -> dict[str, float]:
         """Record the means over the steps since the last record, and the learning rate."""
+        self._look()
         means = self.curves.means(sum_over_ranks)
-        self.record({**means, "optim/lr": self._optimizer().param_groups[0]["lr"]})
+        values = {**means, "optim/lr": self._optimizer().param_groups[0]["lr"]}
+        if self.hparams["nonfinite"] == "skip":
+            values["health/skipped_steps"] = float(self.skipped_steps)
+        self.record(values)
         return means
 
     def record(self, values: dict[str, float]) -> None:
@@ -148,6 +185,10 @@ class MLPModule(ConfiguredModule):
         self.curves.append(self.global_step, values)
         if self.logger is not None:
             self.logger.log_metrics(values, self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        """Let no epoch end on weights that are not finite."""
+        self._look()
 
     def on_train_end(self) -> None:
         """Record the steps since the last record, so that none is lost."""
@@ -157,6 +198,11 @@ class MLPModule(ConfiguredModule):
     def on_fit_end(self) -> None:
         """Do the same for a checkpoint after whose last step nothing was left to train."""
         self.on_train_end()
+
+    def on_validation_start(self) -> None:
+        """Let no validation within a training find what its steps are to blame for."""
+        if self.trainer.state.fn == "fit":
+            self._look()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
@@ -213,7 +259,12 @@ class MLPModule(ConfiguredModule):
             self.record(values)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the weights alone do not say."""
+        """Add what the weights alone do not say; raises NotFinite."""
+        # The best one is written in the validation of a training.
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self._look()
+            check_state(self.global_step, checkpoint)
+        checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["sizes"] = list(self.network.sizes)
         checkpoint["norm"] = self.network.norm
         checkpoint["class_weights"] = self.class_weights
@@ -242,6 +293,7 @@ class MLPModule(ConfiguredModule):
         if self._trainer is None or self.trainer.state.fn != "fit":
             return
         self.curves.history = checkpoint["history"]
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
         # What was validated last, should nothing be left to train.
         self.results |= checkpoint.get("results", {})
         self.counts |= checkpoint.get("counts", {})

@@ -91,7 +91,10 @@ class Report(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what is known before the test, which may be turned off or interrupted."""
         # Not at the end of training: where that was complete in the checkpoint, there is none.
+        assert isinstance(pl_module, MLPModule)
         self.metrics |= {"steps": trainer.global_step, "epochs": trainer.current_epoch}
+        if pl_module.hparams["nonfinite"] == "skip":
+            self.metrics["skipped_steps"] = pl_module.skipped_steps
         self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

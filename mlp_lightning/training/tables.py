@@ -74,6 +74,8 @@ def results_table(metrics: dict[str, Any]) -> str:
     if "test/class_accuracy" in metrics:
         shares = metrics["test/class_accuracy"].items()
         rows += [(f"  class {name}", "no samples" if share is None else f"{share:.2%}") for name, share in shares]
+    if metrics.get("skipped_steps"):
+        rows.append(("steps skipped, not finite", f"{metrics['skipped_steps']:,} of {metrics['steps']:,}"))
     if "seconds" in metrics:
         rows.append(("seconds", f"{metrics['seconds']:.1f}, of which {metrics['train_seconds']:.1f} in training steps"))
         rows.append(("images per second", f"{metrics['images_per_second']:,.0f}"))

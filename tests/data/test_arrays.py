@@ -1,6 +1,7 @@
 """Arrays from NumPy's files, in memory and mapped: shapes, types, and trainings from files to metrics."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,6 +77,36 @@ def test_labels_become_classes(tmp_path, y, names):
     data = module(write(tmp_path / "it.npz", x=RNG.random((60, 2)), y=y)).data
     assert data.class_names == names
     assert (data.train_y.bincount().tolist(), data.test_y.bincount().tolist()) == ([16] * 3, [4] * 3)
+
+
+@pytest.mark.parametrize("place", ["it.npz", "folder"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300], ids=["NaN", "infinity", "more than float32 holds"])
+def test_a_value_that_is_not_finite_is_named(tmp_path, place, value):
+    x = RNG.random((60, 2, 3))
+    x[41, 1, 0] = value
+    with pytest.raises(UserError, match=rf"x(\.npy)?, row 41, column 3: got {re.escape(str(value))}, must be finite"):
+        module(write(tmp_path / place, x=x, y=Y)).data  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_label_that_is_no_number_is_named(tmp_path, value):
+    y = Y.astype("f8")
+    y[7] = value
+    with pytest.raises(UserError, match=rf"y, row 7: the label is {value}, must be finite"):
+        module(write(tmp_path / "it.npz", x=RNG.random((60, 2)), y=y)).data  # noqa: B018
+
+
+@pytest.mark.parametrize("classes", [[1, 2], [2]], ids=["a rare class", "one class is left"])
+def test_a_class_whose_samples_all_validate_is_refused(tmp_path, classes):
+    # Of twenty samples the minibatch's last six validate.
+    y = np.array([classes[k % len(classes)] for k in range(17)] + [0] * 3)
+    root = write(tmp_path / "it.npz", x_train=RNG.random((20, 2)), y_train=y, x_test=RNG.random((4, 2)), y_test=y[:4])
+    options = {"validation": "per_batch", "shuffle": False, "batch_size": 20}
+    with pytest.raises(
+        UserError, match=r"it\.npz has samples of 0 that test or validate, but none in its training part"
+    ):
+        module(root, **options).data  # noqa: B018
+    assert module(root, validation="none").data.class_names == ("0", *map(str, classes))
 
 
 def test_another_test_file_is_read_as_the_checkpoint_was(tmp_path):

@@ -3,7 +3,14 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from mlp_lightning.data.classes import balanced_weights, check_training_classes, encoded, label_text, names_of
+from mlp_lightning.data.classes import (
+    balanced_weights,
+    check_each_class_trains,
+    check_training_classes,
+    encoded,
+    label_text,
+    names_of,
+)
 from mlp_lightning.errors import UserError
 
 
@@ -39,6 +46,14 @@ def test_balanced_weights_are_those_of_scikit_learn():
 def test_a_training_part_that_teaches_nothing_is_refused(counts, message):
     with pytest.raises(UserError, match=message):
         check_training_classes(torch.tensor(counts), [f"c{k}" for k in range(len(counts))], "it")
+
+
+def test_a_class_that_never_trains_is_refused():
+    check_each_class_trains(torch.tensor([1, 4]), "ab", "it")
+    with pytest.raises(
+        UserError, match=r"^it has samples of a, c that test or validate, but none in its training part"
+    ):
+        check_each_class_trains(torch.tensor([0, 4, 0]), "abc", "it")
 
 
 def test_a_class_without_samples_has_no_balanced_weight():

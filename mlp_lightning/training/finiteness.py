@@ -97,7 +97,7 @@ class Finiteness:
     def check_loss(self, step: int, loss_sum: Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Before the backward pass, for a rule that changes the weights within it."""
         if not self.waits and not math.isfinite(float(loss_sum)):
-            self._raise_if(step, origin_in_step(self.workspace, batch, training, loss_sum, lr))
+            self._raise_if(step, origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr)))
 
     def check_update(self, step: int, loss_sum: Tensor, lr: float) -> None:
         """After such a rule: its sums of deltas are in the biases."""
@@ -105,7 +105,7 @@ class Finiteness:
         if self.waits:
             self._note(step, total, lr)
         elif not math.isfinite(float(total)):
-            self._raise_if(step, origin_in_gradient(self.network, self.network.flat.detach(), lr))
+            self._raise_if(step, origin_in_gradient(self.network, self.network.flat.detach(), _before(step, lr)))
 
     def mark(self, loss_sum: Tensor) -> None:
         """Make the gradient tell, on all processes, that this one's loss is not finite."""
@@ -142,9 +142,9 @@ class Finiteness:
         elif self.waits:
             self._note(step, total, lr)
         elif not math.isfinite(float(total)):
-            origin = origin_in_step(self.workspace, batch, training, loss_sum, lr)
+            origin = origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr))
             if origin is None and not self.scaled:
-                origin = origin_in_gradient(self.network, self._own(self.network.flat_grad), lr)
+                origin = origin_in_gradient(self.network, self._own(self.network.flat_grad), _before(step, lr))
             self._raise_if(step, origin)
         return not self.skipped
 
@@ -156,7 +156,7 @@ class Finiteness:
             values = self._row[: len(noted)].tolist()
             bad = next((step for step, value in zip(noted, values, strict=True) if not math.isfinite(value)), None)
             if bad is not None:
-                origin = origin_in_gradient(self.network, flat, lr) or origin_unknown(lr)
+                origin = origin_in_gradient(self.network, flat, _before(bad, lr)) or origin_unknown(_before(bad, lr))
                 self._raise_if(bad, origin.seen_after(steps))
         if not math.isfinite(float(flat.sum())):
             self._raise_if(steps - 1, origin_in_weights(self.network, lr))
@@ -202,3 +202,8 @@ class Finiteness:
         if found:
             first = min(found)
             raise NotFinite(f"step {step + 1} is not finite: {first.what}; likely cause: {first.cause}")
+
+
+def _before(step: int, lr: float) -> float | None:
+    """The learning rate that may be to blame for what a step finds: none before the first."""
+    return lr if step else None

@@ -24,7 +24,7 @@ class Origin(NamedTuple):
 
 
 def origin_in_step(
-    workspace: Workspace, batch: Batch, training: TrainingPass, loss_sum: Tensor, lr: float
+    workspace: Workspace, batch: Batch, training: TrainingPass, loss_sum: Tensor, lr: float | None
 ) -> Origin | None:
     """Look at the input, layer by layer at weights and outputs, and at the loss.
 
@@ -33,7 +33,7 @@ def origin_in_step(
         batch: what the step trains on.
         training: the masks of its dropout.
         loss_sum: the loss.
-        lr: η.
+        lr: η of the steps before; None at the first one.
     """
     # On every process, whatever it finds: batch norm waits for all of them.
     logits = workspace.forward(batch.x, training)
@@ -50,13 +50,13 @@ def origin_in_step(
     return None if _is_finite(loss_sum) else Origin((2, 0), f"the loss is {float(loss_sum)}", _too_large(lr))
 
 
-def origin_in_gradient(network: MLP, flat: Tensor, lr: float) -> Origin | None:
+def origin_in_gradient(network: MLP, flat: Tensor, lr: float | None) -> Origin | None:
     """Look at the layers from the last to the first, as the backward pass comes to them.
 
     Args:
         network: whose layout ``flat`` has.
         flat: the gradient ``(P,)``, or the parameter that an update has added it to.
-        lr: η.
+        lr: η of the steps before; None at the first one.
     """
     for k, layer in reversed(list(enumerate(network.layers_on(flat, flat)))):
         if not _is_finite(layer.weight, layer.bias):
@@ -72,7 +72,7 @@ def origin_in_weights(network: MLP, lr: float) -> Origin | None:
     return None
 
 
-def origin_unknown(lr: float) -> Origin:
+def origin_unknown(lr: float | None) -> Origin:
     """Where nothing is left to be seen."""
     return Origin((6, 0), "its loss or gradient", _too_large(lr))
 
@@ -87,7 +87,9 @@ def _is_finite(*tensors: Tensor) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def _too_large(lr: float, dtype: torch.dtype = torch.float32) -> str:
+def _too_large(lr: float | None, dtype: torch.dtype = torch.float32) -> str:
     if dtype == torch.float16:
         return "numbers above 65504, the most that float16 holds; trainer.precision bf16-mixed has float32's range"
+    if lr is None:
+        return "inputs or first weights that are too large; scale the inputs to about 1, or choose another model.init"
     return f"a learning rate that is too large, {lr:.3g} at that step; choose a smaller model.lr or set model.clip_norm"

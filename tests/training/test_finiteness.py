@@ -160,6 +160,13 @@ def test_without_a_checkpoint_there_is_none_to_return_to(planted):
     assert caught.value.checkpoint == start
 
 
+def test_the_first_step_blames_no_learning_rate(planted):
+    with pytest.raises(
+        NotFinite, match=r"^step 1 is not finite: the output of layer 0 overflows; likely cause: inputs"
+    ):
+        run(planted(SGD, {0: lambda module, batch: batch._replace(x=batch.x * 3e38)}))
+
+
 def test_the_message_is_the_command_that_returns(tmp_path):
     error = NotFinite("step 3 is not finite: the loss overflows; likely cause: fog")
     assert "there is none" in error.message(["fit"])

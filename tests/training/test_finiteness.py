@@ -60,6 +60,12 @@ def bad_gradient(module, batch):
     return batch
 
 
+def once(fault):
+    """In the first minibatch of its step alone."""
+    left = [fault]
+    return lambda module, batch: left.pop()(module, batch) if left else batch
+
+
 FAULTS = {
     "input": (bad_input, "the input has nan in sample 3 of the minibatch, column 5", "a fault in the data"),
     "NaN in layer 0": (bad_weight(NAN, 0), "the weights of layer 0 were not finite before it", "learning rate"),
@@ -217,6 +223,16 @@ def test_skipping_is_the_same_in_groups_and_the_count_goes_on_with_the_training(
     resumed = run(planted(model, faults), ckpt_path=str(half.checkpoints / "last.ckpt"))
     assert_same_bits(resumed, expected)
     assert resumed["skipped_steps"] == 3
+
+
+def test_a_minibatch_of_several_that_make_a_step(planted):
+    # Of an epoch's three steps the second of the second epoch.
+    with pytest.raises(NotFinite, match=r"^step 5 is not finite: the input has nan in sample 3 "):
+        run(planted(CLIPPED, {4: once(bad_input)}, accumulate_grad_batches=2))
+    skips = {**CLIPPED, "nonfinite": "skip"}
+    skipped = run(planted(skips, {4: once(bad_input)}, accumulate_grad_batches=2))
+    assert_same_bits(skipped, run(planted(skips, {4: None}, accumulate_grad_batches=2)))
+    assert skipped["skipped_steps"] == 1
 
 
 def test_skipping_changes_no_training_that_is_finite(planted):

@@ -297,8 +297,12 @@ class MLPModule(ConfiguredModule):
         # What was validated last, should nothing be left to train.
         self.results |= checkpoint.get("results", {})
         self.counts |= checkpoint.get("counts", {})
-        # The sums are over all processes: one of them takes them up.
-        self.curves.go_on(checkpoint["window"] if self.global_rank == 0 else {})
+        # The sums are over all processes: one of them takes them up. The others have the same names: where nothing
+        # is left to train, all of them read at once.
+        window = checkpoint["window"]
+        if self.global_rank != 0:
+            window = {name: [torch.zeros_like(part) for part in pair] for name, pair in window.items()}
+        self.curves.go_on(window)
         self._gathered = checkpoint.get("gathered", {})
 
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ import torch
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.curves import Curves
+from mlp_lightning.training.module import MLPModule
 
 
 def as_it_is(tensor):
@@ -93,3 +94,20 @@ def test_taking_a_window_for_a_checkpoint_changes_nothing():
     window = curves.window(lambda tensor: tensor.mul_(2))
     assert [part.item() for part in window["loss"]] == [12.0, 4.0]
     assert curves.means(as_it_is) == {"loss": 3.0}
+
+
+def test_every_process_takes_up_the_same_names_of_a_window_and_one_its_sums(make_parts, monkeypatch):
+    parts = make_parts()
+    parts.module.trainer = parts.trainer
+    parts.data.setup("fit")
+    parts.trainer.datamodule = parts.data
+    parts.module.configure_model()
+    parts.trainer.state.fn = "fit"
+    window = {"train/loss": [torch.tensor(3.0), torch.tensor(4)]}
+    checkpoint = {"sizes": list(parts.module.network.sizes), "history": {}, "window": window}
+    for rank, expected in ((0, {"train/loss": 0.75}), (1, {})):
+        monkeypatch.setattr(MLPModule, "global_rank", rank)
+        parts.module.on_load_checkpoint(checkpoint)
+        # Only where all of them have something pending do all of them sum.
+        assert parts.module.curves.pending
+        assert parts.module.curves.means(lambda sums: sums) == expected

@@ -15,10 +15,11 @@ from mlp_lightning.seal import FORMAT, format_of
 LOGS = Path("lightning_logs")
 KEYS = ("state_dict", "hyper_parameters", "sizes", "history", "window")
 # What these must be, where they are there.
-KINDS: dict[str, type] = {
+KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("state_dict", "hyper_parameters", "history", "window", "datamodule_hyper_parameters"), dict),
     **dict.fromkeys(("data", "callbacks", "loops"), dict),
-    **dict.fromkeys(("sizes", "optimizer_states"), list),
+    "optimizer_states": list,
+    "sizes": (list, tuple),
 }
 # Stands among the content of a sealed file, so that one whose seal was lost is not taken for one from before seals.
 FORMAT_KEY = "mlp_lightning_format"
@@ -123,7 +124,7 @@ def _read(path: Path, option: str, keys: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
     for key, kind in KINDS.items():
         if key in known and not isinstance(known[key], kind):
-            raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its {key} is no {kind.__name__}")
+            raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its {key} is no {'dict' if kind is dict else 'list'}")
     if not all(isinstance(size, int) and size > 0 for size in known.get("sizes", ())):
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its sizes are {known['sizes']}")
     return known

@@ -377,18 +377,18 @@ def test_a_diverged_fit_ends_in_one_line_and_leaves_the_checkpoint(fitted, run_m
         )
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert "the training has diverged; choose a smaller learning rate" in line
+    assert "likely cause: a learning rate that is too large" in line
     assert fitted.last.read_bytes() == before
     # The folder of the resumed run holds what it came from, nothing of the divergence.
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("rate", [1e6, 1e38])
+@pytest.mark.parametrize("rate", [1e30, 1e38])
 def test_a_learning_rate_far_too_large_ends_in_one_line(run_main, capsys, rate):
     with pytest.raises(SystemExit) as ended:
         run_main(*arguments("fit", "relu.yaml", model__lr=rate, trainer__max_epochs=3, **NO_LOGS))
     assert ended.value.code == 2
-    assert "diverged" in capsys.readouterr().err.splitlines()[-1]
+    assert "likely cause: a learning rate that is too large" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -136,7 +136,7 @@ def change(path, **values):
         ({"data": {"class_names": ["a"], "preprocessing": {"kind": "image"}}}, "does not fit this version"),
         ({"data": {"class_names": ["a"]}}, "does not fit this version"),
         ({"sizes": [6, 9, 5, 3]}, "does not fit this version"),
-        ({"sizes": 3}, "does not fit this version"),
+        ({"sizes": 3}, "its sizes is no list"),
         ({"hyper_parameters": {"activation": "step"}}, "does not fit this version.*step"),
         ({"hyper_parameters": {}}, "does not fit this version"),
         ({"hyper_parameters": {"activation": "tanh", "averaging": "ema"}}, "does not fit this version"),

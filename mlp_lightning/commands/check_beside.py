@@ -42,6 +42,11 @@ class Beside(pl.Callback):
         self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.running: dict[str, list[Row]] = {}
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let no step end the comparison: what is not finite fails it."""
+        assert isinstance(pl_module, MLPModule)
+        pl_module.let_steps_pass()
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:

@@ -204,6 +204,25 @@ class Finiteness:
             raise NotFinite(f"step {step + 1} is not finite: {first.what}; likely cause: {first.cause}")
 
 
+class LetPass(Finiteness):
+    """Looks at nothing: for those who compare steps, and are to see what becomes of one that is not finite."""
+
+    def check_loss(self, step: int, loss_sum: Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
+        """Nothing."""
+
+    def check_update(self, step: int, loss_sum: Tensor, lr: float) -> None:
+        """Nothing."""
+
+    def allows(
+        self, step: int, loss_sum: Tensor, gradient: Tensor, batch: Batch, training: TrainingPass, lr: float
+    ) -> bool:
+        """Everything."""
+        return True
+
+    def look(self, steps: int, lr: float) -> None:
+        """Nothing."""
+
+
 def _before(step: int, lr: float) -> float | None:
     """The learning rate that may be to blame for what a step finds: none before the first."""
     return lr if step else None

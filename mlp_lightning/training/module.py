@@ -14,7 +14,7 @@ from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
-from mlp_lightning.training.finiteness import NotFinite
+from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.return_point import check_state, newest_finite
 from mlp_lightning.training.strategy import sum_over_ranks
@@ -71,6 +71,10 @@ class MLPModule(ConfiguredModule):
         # The sum is that of all processes: one of them takes it up.
         self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
         self._gathered = {}
+
+    def let_steps_pass(self) -> None:
+        """Compute steps that are not finite like any others, from the first step on."""
+        self._hand_step.finiteness = LetPass(self._hand_step.workspace)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it."""

@@ -336,22 +336,22 @@ def test_activation_whose_derivative_is_nan(monkeypatch, capsys):
     assert gradient_rows(BELOW_THE_LAST) <= failed["updates, float64"]
 
 
-def transposed(dz, x, dweight, dbias):
+def transposed(dz, x, dweight, dbias, *, add=False):
     product = dz.t() @ x
     dweight.copy_(product.t() if product.shape[0] == product.shape[1] else product)
     dbias.copy_(dz.sum(0))
 
 
-def wrong_operand(dz, x, dweight, dbias):
+def wrong_operand(dz, x, dweight, dbias, *, add=False):
     dweight.copy_(dz.t() @ x.clamp(min=0.3))
     dbias.copy_(dz.sum(0))
 
 
-def forgotten_bias(dz, x, dweight, dbias):
+def forgotten_bias(dz, x, dweight, dbias, *, add=False):
     dweight.copy_(dz.t() @ x)
 
 
-def mean_bias(dz, x, dweight, dbias):
+def mean_bias(dz, x, dweight, dbias, *, add=False):
     dweight.copy_(dz.t() @ x)
     dbias.copy_(dz.mean(0))
 
@@ -827,8 +827,8 @@ class TestAdversary:
         assert self.failed(capsys) == self.GRADIENTS
 
     def test_mean_over_weights_of_classes(self, monkeypatch, capsys):
-        scale = HandStep._scale
-        monkeypatch.setattr(HandStep, "_scale", lambda self, n, logits: scale(self, n * 1.0 if n != 12 else 11, logits))
+        dloss = HandStep._dloss
+        monkeypatch.setattr(HandStep, "_dloss", lambda self, n, logits: dloss(self, n * 1.0 if n != 12 else 11, logits))
         assert self.failed(capsys, class_weights=[0.1, 2.0, 1.0, 0.7]) == self.GRADIENTS
 
     def test_one_length_for_the_whole_minibatch(self, monkeypatch, capsys):

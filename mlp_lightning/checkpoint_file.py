@@ -124,7 +124,8 @@ def _read(path: Path, option: str, keys: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, it has no {', '.join(missing)}")
     for key, kind in KINDS.items():
         if key in known and not isinstance(known[key], kind):
-            raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its {key} is no {'dict' if kind is dict else 'list'}")
+            name = "dict" if kind is dict else "list"
+            raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its {key} is no {name}")
     if not all(isinstance(size, int) and size > 0 for size in known.get("sizes", ())):
         raise UserError(f"{option}: {path} is not a checkpoint of this trainer, its sizes are {known['sizes']}")
     return known

@@ -179,7 +179,7 @@ def test_deformed_copies_are_predicted_together(run_cli, images):
 
 @pytest.mark.parametrize(
     "precision",
-    ["bf16-true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16-mixed", "64-true"))],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("bf16-true", "bf16-mixed", "64-true")],
 )
 def test_pictures_in_every_precision(run_cli, precision):
     run_cli("fit", "--config", "adam.yaml", "--trainer.precision", precision, *SHORTEST)

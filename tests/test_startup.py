@@ -91,7 +91,7 @@ def test_draw_needs_no_lightning(tmp_path: Path) -> None:
     assert not packages(modules) & HEAVY - {"numpy", "torch", "sympy"}
 
 
-@pytest.mark.parametrize("command", ["fit", "explain"])
+@pytest.mark.parametrize("command", ["fit", pytest.param("explain", marks=pytest.mark.slow)])
 def test_help_of_a_command_imports_no_work(command: str, tmp_path: Path) -> None:
     done, modules = run([*ENTRANCES[0], command, "--help"], tmp_path)
     assert done.returncode == 0
@@ -150,7 +150,7 @@ def test_options_before_the_command(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes end otherwise there")
-@pytest.mark.parametrize("command", ["--help", "init my.yaml"])
+@pytest.mark.parametrize("command", ["--help", pytest.param("init my.yaml", marks=pytest.mark.slow)])
 def test_who_reads_the_output_may_leave(command, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)

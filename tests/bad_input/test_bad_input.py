@@ -754,7 +754,7 @@ def test_export_of_a_training(here: Path, trained: bytes, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("fit --model.hiden [3]", "did you mean model.hidden?"),
+        pytest.param("fit --model.hiden [3]", "did you mean model.hidden?", marks=pytest.mark.slow),
         ("fit --model.lr -1", "model.lr must be a finite number"),
     ],
     ids=["the parser's", "ours"],

@@ -169,6 +169,7 @@ def test_a_mapped_training_is_the_one_in_memory(digits, run_files, options):
     assert metrics["test/accuracy"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_mapped_training_goes_on_within_an_epoch(digits, run_files):
     common = ("--data.dataset", "arrays", "--data.root", digits, "--data.memory_budget", "0.1")
     every = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=50")

@@ -59,7 +59,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if "scanned " in way else ()) for way in WAYS]
+)
 def test_is_classified_as_the_original(way, originals, digit_checkpoint):
     make, least = WAYS[way]
     rng = np.random.default_rng(0)

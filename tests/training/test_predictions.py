@@ -74,7 +74,7 @@ def test_predictions_are_those_of_plain_torch_layers(run: Path) -> None:
         [],
         pytest.param(["--trainer.precision", "64-true"], marks=pytest.mark.slow),
         pytest.param(["--trainer.precision", "bf16-mixed"], marks=pytest.mark.slow),
-        ["--model.averaging", "ema", "--model.ema_decay", "0.9"],
+        pytest.param(["--model.averaging", "ema", "--model.ema_decay", "0.9"], marks=pytest.mark.slow),
         pytest.param(["--model.loss", "mse"], marks=pytest.mark.slow),
         ["--model.norm", "batch", "--model.dropout", "0.2", "--model.averaging", "swa"],
         pytest.param(["--data.validation", "per_batch", "--data.shuffle", "false"], marks=pytest.mark.slow),

@@ -101,7 +101,12 @@ def same_in_processes(trained, in_processes) -> Callable[..., None]:
 # All rows with two processes; of the other pairs a part, chosen so that both rules and most recipes are in it.
 @pytest.mark.parametrize(
     ("n_processes", "precision", "every"),
-    [(2, "32-true", 1), (2, "64-true", 3), (3, "32-true", 4), (3, "64-true", 2)],
+    [
+        pytest.param(2, "32-true", 1, marks=pytest.mark.slow),
+        (2, "64-true", 3),
+        (3, "32-true", 4),
+        pytest.param(3, "64-true", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_fifty_steps_are_those_of_one_process(same_in_processes, n_processes, precision, every):
     rows = dict(list(ROWS.items())[::every])
@@ -133,6 +138,7 @@ SHARDED = {
 }
 
 
+@pytest.mark.slow
 def test_an_optimizer_in_three_shards_is_the_one_of_one_process(same_in_processes):
     rows = {name: ({**model, "shard_optimizer": True}, data) for name, (model, data) in SHARDED.items()}
     settings = {"precision": "64-true", "max_steps": STEPS, "max_epochs": -1, "check_val_every_n_epoch": 4}

@@ -1,5 +1,6 @@
 """Data parallel training of gradients that are derived by hand: broadcast once, then one all-reduce a step."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,29 @@ class FlatDDPStrategy(DDPStrategy):
 
     The processes start from rank 0's weights, and the module itself sums its one flat gradient over them.
     """
+
+    def setup_distributed(self) -> None:
+        """Join the other processes; those that torchrun started again, under names of their attempt.
+
+        The store in which processes leave their addresses is the agent's, and outlives them: without a name of its own
+        an attempt would find the addresses of the dead.
+        """
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        if attempt != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
+            self.set_world_ranks()
+            place = self.cluster_environment
+            assert place is not None
+            assert self._timeout is not None
+            n = place.world_size()
+            store = dist.TCPStore(place.main_address, place.main_port, n, is_master=False, timeout=self._timeout)
+            dist.init_process_group(
+                self._get_process_group_backend(),
+                store=dist.PrefixStore(f"attempt_{attempt}", store),
+                rank=place.global_rank(),
+                world_size=n,
+                timeout=self._timeout,
+            )
+        super().setup_distributed()
 
     def configure_ddp(self) -> None:
         """Give every process the weights of rank 0."""

@@ -17,7 +17,7 @@ from mlp_lightning.training.evaluation import Evaluation, accuracy
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.return_point import check_state, newest_finite
-from mlp_lightning.training.strategy import sum_over_ranks
+from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
 
 # The dtype of the matrix products where it is not the parameter's.
 PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -278,6 +278,8 @@ class MLPModule(ConfiguredModule):
             checkpoint["data"] = datamodule.data.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
+        # As many processes go on with their own sums, to the last bit; others share the sum of all.
+        checkpoint["windows"] = gather_from_ranks(self.curves.window(torch.Tensor.cpu))
         gathered = self._hand_step.gathered_state() if hasattr(self, "_hand_step") else {}
         if gathered:
             checkpoint["gathered"] = gathered
@@ -301,13 +303,18 @@ class MLPModule(ConfiguredModule):
         # What was validated last, should nothing be left to train.
         self.results |= checkpoint.get("results", {})
         self.counts |= checkpoint.get("counts", {})
-        # The sums are over all processes: one of them takes them up. The others have the same names: where nothing
-        # is left to train, all of them read at once.
-        window = checkpoint["window"]
-        if self.global_rank != 0:
-            window = {name: [torch.zeros_like(part) for part in pair] for name, pair in window.items()}
-        self.curves.go_on(window)
+        self.curves.go_on(self._own_window(checkpoint["window"], checkpoint.get("windows", [])))
         self._gathered = checkpoint.get("gathered", {})
+
+    def _own_window(self, window: dict[str, list[Tensor]], windows: list[dict[str, list[Tensor]]]) -> Any:
+        """This process's part of the sums that a checkpoint left between two readings."""
+        if len(windows) == self.trainer.world_size:
+            return windows[self.global_rank]
+        # Of another number of processes: one takes up their sums. The others have the same names: where nothing is
+        # left to train, all of them read at once.
+        if self.global_rank == 0:
+            return window
+        return {name: [torch.zeros_like(part) for part in pair] for name, pair in window.items()}
 
     def _optimizer(self) -> torch.optim.Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

@@ -156,6 +156,9 @@ def test_two_processes_go_on_from_a_checkpoint_within_a_window_of_records(fit):
     assert expected["train/loss"][0] == [4, 8, 12]
     for name, (steps, values) in history.items():
         assert (steps, values) == (expected[name][0], pytest.approx(expected[name][1], rel=1e-5)), name
+    # And bitwise what the same two come to without a stop.
+    two = fit({}, PER_BATCH, callbacks=checkpoint_callbacks(), **settings, **FORKED)
+    assert history == torch.load(two.checkpoints / "last.ckpt", weights_only=True)["history"]
 
 
 class NoteRanks(pl.Callback):

@@ -35,7 +35,7 @@ from mlp_lightning.training.newest import Origin, changed_options, newest_checkp
 from mlp_lightning.training.no_profiler import NoProfiler
 from mlp_lightning.training.pictures import Pictures
 from mlp_lightning.training.progress_bar import GroupProgressBar
-from mlp_lightning.training.quiet import quiet_lightning
+from mlp_lightning.training.quiet import quiet_event_writer, quiet_lightning
 from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
 from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, make_logger
@@ -351,7 +351,7 @@ def main(args: list[str] | None = None) -> None:
     register_strategies()
     try:
         if not answer(arguments):
-            with stopping_signals():
+            with stopping_signals(), quiet_event_writer():
                 CLI(args)
     except Stopped as stopped:
         tell(stopped.message(arguments))

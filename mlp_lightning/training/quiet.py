@@ -1,7 +1,10 @@
 """Silence what Lightning itself says and a user of this project can do nothing about; each by its own words."""
 
 import logging
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 WARNINGS = (
     # A deprecation that Lightning's own code causes.
@@ -29,3 +32,20 @@ def quiet_lightning() -> None:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "litlogger" not in record.getMessage()
+
+
+@contextmanager
+def quiet_event_writer() -> Iterator[None]:
+    """Leave it to the next event to fail where a disk is full: TensorBoard's thread would print a traceback before."""
+    usual = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        is_writer = type(arguments.thread).__name__ == "_AsyncWriterThread"
+        if not (is_writer and isinstance(arguments.exc_value, OSError)):
+            usual(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual

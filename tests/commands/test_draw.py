@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,8 +46,9 @@ def checkpoint(make_model: MakeModel, tmp_path: Path) -> Callable[..., Path]:
 
 def test_serves_until_it_is_interrupted(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "draw", "--ckpt_path", str(checkpoint()), "--port", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A shell's background job would have interrupts ignored, and hand that down.
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A shell's background job has interrupts ignored, and hands that down.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, cwd=tmp_path, text=True, env={**os.environ, "BROWSER": "none"}, **pipes) as process:
         assert process.stdout is not None
         assert "784-5-10, relu" in process.stdout.readline()

@@ -385,10 +385,13 @@ def test_a_diverged_fit_ends_in_one_line_and_leaves_the_checkpoint(fitted, run_m
 
 @pytest.mark.parametrize("rate", [1e30, 1e38])
 def test_a_learning_rate_far_too_large_ends_in_one_line(run_main, capsys, rate):
+    bar = {"trainer__enable_progress_bar": True}
     with pytest.raises(SystemExit) as ended:
-        run_main(*arguments("fit", "relu.yaml", model__lr=rate, trainer__max_epochs=3, **NO_LOGS))
+        run_main(*arguments("fit", "relu.yaml", model__lr=rate, trainer__max_epochs=3, **NO_LOGS, **bar))
     assert ended.value.code == 2
-    assert "likely cause: a learning rate that is too large" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: step "), "it has a line of its own below the bar"
+    assert "likely cause: a learning rate that is too large" in last
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)

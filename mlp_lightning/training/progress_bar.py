@@ -20,3 +20,8 @@ class GroupProgressBar(TQDMProgressBar):
         if self.is_enabled and (n - bar.n >= self.refresh_rate or n == bar.total):
             bar.n = n
             bar.set_postfix(self.get_metrics(trainer, pl_module))  # which draws the bar
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """End the bar's line, so that the error has one of its own."""
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.nn.activations import ACTIVATIONS, Activation
+from mlp_lightning.nn.linear import linear_backward, linear_backward_input, linear_forward
 from mlp_lightning.nn.norm import fine
 
 
@@ -62,6 +63,38 @@ def gelu_backward_(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
     """dz = da · f′, in da; the forward pass left f′ in z."""
     return da.mul_(z)
 
+
+class LinearInPlace:
+    """The linear layer of ``linear``, into memory that is there; ``NativeLinear`` is the same in C."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+        """Z = X Wᵀ + b ``(B, H)``, in ``out``."""
+        return linear_forward(x, weight, bias, out)
+
+    def backward_input(self, dz: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+        """dX = dZ W ``(B, D)``, in ``out``."""
+        return linear_backward_input(dz, weight, out)
+
+    def backward(
+        self,
+        dz: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        share: float = 1.0,
+        keep: float = 0.0,
+        keep_bias: float = 0.0,
+    ) -> None:
+        """W ← keep · W + share · dZᵀ X and b ← keep_bias · b + share · Σ_i dZ_i; what is not kept may be anything."""
+        if share == 1 and keep == keep_bias and keep in (0, 1):
+            linear_backward(dz, x, weight, bias, add=keep == 1)
+        else:
+            weight.addmm_(dz.t(), x, beta=keep, alpha=share)
+            bias.mul_(keep_bias).add_(dz.sum(0), alpha=share)
+
+
+IN_TORCH = LinearInPlace()
 
 IN_PLACE: dict[str, Activation] = {
     **ACTIVATIONS,

@@ -50,7 +50,7 @@ class SoftmaxCrossEntropy:
     def normalizer(self, logits: Tensor, targets: Tensor) -> float | Tensor:
         """What the mean divides by: Σ_i w_{y_i}."""
         if self.class_weights is None:
-            return float(len(targets))
+            return float(targets.shape[0])
         weights = self._weights(logits)
         return weights[targets].sum() if targets.ndim == 1 else (targets.to(logits) @ weights).sum()
 

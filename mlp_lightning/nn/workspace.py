@@ -6,12 +6,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlp_lightning.native import is_native
 from mlp_lightning.nn.dropout import dropout_backward, dropout_forward
-from mlp_lightning.nn.in_place import IN_PLACE
-from mlp_lightning.nn.linear import linear_backward, linear_backward_input, linear_forward
+from mlp_lightning.nn.flat_storage import Layer
+from mlp_lightning.nn.in_place import IN_PLACE, IN_TORCH, LinearInPlace
+from mlp_lightning.nn.linear import linear_backward
 from mlp_lightning.nn.mlp import MLP
+from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain
+from mlp_lightning.nn.native_linear import NativeLinear, native_linear
 from mlp_lightning.nn.norm import NormCache, fine, follow_, norm_backward_, norm_forward_
 from mlp_lightning.nn.training_pass import TrainingPass
+
+# Of the products that a whole network in C has.
+CHAINED = (torch.float32, torch.bfloat16)
 
 
 class Buffers(NamedTuple):
@@ -51,10 +58,17 @@ class Workspace:
         self.dtype = dtype if dtype is not None else flat.dtype
         self._device = flat.device
         self._forward, self._backward = IN_PLACE[network.activation]
+        self._is_relu = network.activation == "relu"
+        self._native = native_linear() if not self.is_mixed and is_native(flat) else None
+        self._has_chain = network.activation == "relu" and not network.norms and is_native(flat)
+        self._has_chain = self._has_chain and self.dtype in CHAINED and has_chain(is_mixed=self.is_mixed)
+        self._linear: LinearInPlace | NativeLinear = IN_TORCH
         self.layers = network.layers
         self._has_norms = bool(network.norms)
         self._norms: list[NormCache] = []
         self.norm_gradients: dict[int, tuple[Tensor, Tensor]] = {}
+        self._chain: NativeChain | None = None
+        self._chains: dict[int, tuple[Sequence[Layer], Buffers, NativeChain]] = {}
         self._views: dict[tuple[int, bool], Buffers] = {}
         self._memory: dict[str, list[Tensor]] = {}
         if self.is_mixed:
@@ -70,24 +84,69 @@ class Workspace:
             x: X.
             training: as ``MLP.forward``'s, with masks in the dtype of the products; None to evaluate.
         """
-        layers = self.layers = self.network.layers
+        layers = self.layers = self._own_layers = self.network.layers
         masks = self._masks = training.masks if training is not None and training.masks else [None] * len(layers)
-        buffers = self._buffers = self._buffers_for(len(x), masks)
+        buffers = self._buffers = self._buffers_for(x.shape[0], masks)
+        self._norms = []
         if self.is_mixed:
             layers = self.layers = self._copy_layers
+        chain = self._chain = self._chain_for(x)
+        if chain is not None:
+            self._linear = IN_TORCH if self._native is None else self._native
+            logits, x16 = chain.forward(x), chain.memory.x16
+            self._a = buffers.z[:-1]
+            self._inputs = [x if x16 is None else x16, *self._a]
+            return logits
+        if self.is_mixed:
             self._copy.copy_(self.network.flat)
             x = x.to(self.dtype)
-        self._a: list[Tensor] = []
-        self._norms = []
+        linear = self._linear = self._linear_for(x)
+        self._a = []
         self._inputs = [self._dropped(0, x)]
         for k, layer in enumerate(layers[:-1]):
-            n = linear_forward(self._inputs[k], layer.weight, layer.bias, buffers.z[k])
-            if self._has_norms:
-                n = self._normed(k, n, training)
-            self._a.append(self._forward(n))
+            if isinstance(linear, NativeLinear) and self._is_relu and not self._has_norms:
+                self._a.append(linear.forward(self._inputs[k], layer.weight, layer.bias, buffers.z[k], least=0.0))
+            else:
+                n = linear.forward(self._inputs[k], layer.weight, layer.bias, buffers.z[k])
+                self._a.append(self._forward(self._normed(k, n, training) if self._has_norms else n))
             self._inputs.append(self._dropped(k + 1, self._a[k]))
-        logits = linear_forward(self._inputs[-1], layers[-1].weight, layers[-1].bias, buffers.z[-1])
+        logits = linear.forward(self._inputs[-1], layers[-1].weight, layers[-1].bias, buffers.z[-1])
         return logits.to(self.network.flat.dtype) if self.is_mixed else logits
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the last forward pass was computed in C."""
+        return self._chain is not None or self._linear is self._native
+
+    def _linear_for(self, x: Tensor) -> LinearInPlace | NativeLinear:
+        """What computes the layers of this minibatch: torch, where C would not take it, which tells what is wrong."""
+        return self._native if self._native is not None and self._takes(x) else IN_TORCH
+
+    def _takes(self, x: Tensor) -> bool:
+        return is_native(x) and x.shape[1:] == self.network.sizes[:1]
+
+    def _chain_for(self, x: Tensor) -> NativeChain | None:
+        """The whole network in C, where it takes this minibatch."""
+        if not (self._has_chain and self._takes(x)) or any(mask is not None for mask in self._masks):
+            return None
+        rows, layers, buffers = x.shape[0], self._own_layers, self._buffers
+        of_layers, of_buffers, chain = self._chains.get(rows, (None, None, None))
+        if chain is None or of_layers is not layers or of_buffers is not buffers:
+            chain = self._new_chain(rows)
+            self._chains[rows] = layers, buffers, chain
+        return chain
+
+    def _new_chain(self, rows: int) -> NativeChain:
+        buffers, widths = self._buffers, self.network.sizes[1:]
+        if not self.is_mixed:
+            return NativeChain(self._own_layers, ChainMemory(buffers.z, buffers.da))
+        memory = ChainMemory(
+            z=self._rows("float z", rows, widths, torch.float32),
+            dz16=[*buffers.da, *self._rows("dz16", rows, widths[-1:], self.dtype)],
+            a16=buffers.z,
+            x16=self._rows("x16", rows, self.network.sizes[:1], self.dtype)[0],
+        )
+        return NativeChain(self._own_layers, memory, self._copy_layers)
 
     def _dropped(self, k: int, a: Tensor) -> Tensor:
         mask = self._masks[k]
@@ -114,13 +173,16 @@ class Workspace:
         Args:
             dlogits: dLoss/dlogits ``(B, K)``, for what ``forward`` returned last.
         """
-        layers, buffers = self.layers, self._buffers
-        dz = dlogits.to(self.dtype)
+        layers, buffers, linear = self.layers, self._buffers, self._linear
+        dz = dlogits.to(self.dtype).contiguous()
         for k in range(len(layers) - 1, 0, -1):
-            da = linear_backward_input(dz, layers[k].weight, buffers.da[k - 1])
+            da = linear.backward_input(dz, layers[k].weight, buffers.da[k - 1])
             yield k, dz, self._inputs[k]
             da = dropout_backward(da, self._masks[k])
-            dz = self._backward(da, (buffers.n or buffers.z)[k - 1], self._a[k - 1])
+            if isinstance(linear, NativeLinear) and self._is_relu:
+                dz = linear.relu_backward_(da, self._a[k - 1])
+            else:
+                dz = self._backward(da, (buffers.n or buffers.z)[k - 1], self._a[k - 1])
             if self._norms:
                 dz = self._norm_backward(k - 1, dz)
         yield 0, dz, self._inputs[0]
@@ -140,18 +202,74 @@ class Workspace:
             a: A_{k−1}.
             add: whether they are added to what is there, which other minibatches left.
         """
-        layer, write = self.network.layers[k], Tensor.add_ if add else Tensor.copy_
+        layer, write = self._own_layers[k], Tensor.add_ if add else Tensor.copy_
         if self.is_mixed:
             dweight, dbias = self._copy_layers[k].dweight, torch.empty_like(layer.dbias)
             linear_backward(dz, a, dweight, dbias)
             write(layer.dweight, dweight)
             write(layer.dbias, dbias)
         else:
-            linear_backward(dz, a, layer.dweight, layer.dbias, add=add)
+            keep = float(add)
+            self._linear.backward(dz, a, layer.dweight, layer.dbias, keep=keep, keep_bias=keep)
         if k < len(self._norms):
             norm, (dgamma, dbeta) = self.network.norms[k], self.norm_gradients[k]
             write(norm.dgamma, dgamma)
             write(norm.dbeta, dbeta)
+
+    def add_gradient(self, k: int, dz: Tensor, a: Tensor, *, share: float, keep: float, keep_bias: float) -> None:
+        """W_k ← keep · W_k + share · dW_k and b_k ← keep_bias · b_k + share · db_k.
+
+        Since dW = dZᵀ A, this is one matrix product that adds to what is there: it saves writing dW and reading it. In
+        mixed precision torch cannot add it to another dtype, and forms it first.
+
+        Args:
+            k: the layer.
+            dz: dZ_k, as ``backward`` handed it out.
+            a: A_{k−1}, likewise.
+            share: usually −η.
+            keep: 1, or less for a decay.
+            keep_bias: likewise.
+        """
+        layer = self._own_layers[k]
+        if self.is_mixed:
+            self.write_gradient(k, dz, a)
+            layer.weight.mul_(keep).add_(layer.dweight, alpha=share)
+            layer.bias.mul_(keep_bias).add_(layer.dbias, alpha=share)
+        else:
+            self._linear.backward(dz, a, layer.weight, layer.bias, share=share, keep=keep, keep_bias=keep_bias)
+
+    def write_gradients(self, dlogits: Tensor, *, add: bool = False) -> float | None:
+        """``write_gradient`` of all layers, for what ``forward`` returned last.
+
+        Returns the sum over the gradients of all biases where it costs nothing, else None.
+        """
+        if self._chain is not None:
+            return self._chain.backward(dlogits.contiguous(), descends=False, keep=float(add), keep_bias=float(add))
+        for k, dz, a in self.backward(dlogits):
+            self.write_gradient(k, dz, a, add=add)
+        return None
+
+    def descend(
+        self, dlogits: Tensor, *, share: float, keep: float, keep_bias: float, keep_gradient: bool = False
+    ) -> float | None:
+        """``add_gradient`` of all layers, for what ``forward`` returned last; the sum over all biases, likewise.
+
+        Args:
+            dlogits: dLoss/dlogits ``(B, K)``.
+            share: as of ``add_gradient``, and those that follow.
+            keep_gradient: whether ``write_gradient`` comes before.
+        """
+        numbers = {"share": share, "keep": keep, "keep_bias": keep_bias}
+        if self._chain is not None:
+            dlogits = dlogits.contiguous()
+            if keep_gradient:
+                self._chain.backward(dlogits, descends=False)
+            return self._chain.backward(dlogits, descends=True, **numbers)
+        for k, dz, a in self.backward(dlogits):
+            if keep_gradient:
+                self.write_gradient(k, dz, a)
+            self.add_gradient(k, dz, a, **numbers)
+        return None
 
     def follow(self) -> None:
         """Let batch norm's running statistics follow the minibatch that ``forward`` saw last, in training."""

@@ -1,9 +1,10 @@
 /* The update of optim/moments.py in one pass over memory, where tensor operations need six.
    share1 = 1 - beta1 and share2 = 1 - beta2 are given: taken from a rounded beta2, the latter would be off by 1e-5. */
 #include <math.h>
-#include <stdint.h>
 
-#define BLOCK 4096 /* entries a thread takes at a time */
+#include "../native.h"
+
+#define PARALLEL 4096 /* entries from which on a second thread pays */
 
 static void update(float *restrict theta, const float *restrict grad, float *restrict m, float *restrict v,
                    int64_t start, int64_t stop, float share1, float beta2, float share2, float rate, float grad_rate,
@@ -22,12 +23,6 @@ static void update(float *restrict theta, const float *restrict grad, float *res
 void adam(float *theta, const float *grad, float *m, float *v, int64_t n, float share1, float beta2, float share2,
           float rate, float grad_rate, float eps, int threads)
 {
-    if (threads == 1) { /* without OpenMP, which hangs in a forked process whose parent has used it */
-        update(theta, grad, m, v, 0, n, share1, beta2, share2, rate, grad_rate, eps);
-        return;
-    }
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t start = 0; start < n; start += BLOCK)
-        update(theta, grad, m, v, start, start + BLOCK < n ? start + BLOCK : n, share1, beta2, share2, rate,
-               grad_rate, eps);
+    SHARE(n, threads, n >= PARALLEL,
+          update(theta, grad, m, v, start, stop, share1, beta2, share2, rate, grad_rate, eps));
 }

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.optim.native import adam_step, is_native
+from mlp_lightning.native import is_native
+from mlp_lightning.optim.native import adam_step
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 

@@ -83,24 +83,21 @@ class SGD(UpdateRule):
         if buffer is not None:
             parameter.add_(buffer, alpha=-lr * momentum)
 
-    def update_layer(self, weight: Tensor, bias: Tensor, dz: Tensor, x: Tensor, group: Mapping[str, Any]) -> None:
-        """One step, without momentum, on a linear layer whose gradient is never formed.
+    @staticmethod
+    def within_product(group: Mapping[str, Any]) -> tuple[float, float, float]:
+        """One step, without momentum, on a linear layer whose gradient is never formed, as three numbers.
 
-        Since dW = dZᵀ X, the update W ← (1 − ηλ) W − η dZᵀ X is one matrix product that adds to what is there: it
-        saves writing dW and reading it again.
+        W ← keep · W + share · dW and b ← keep_bias · b + share · db, with dW = dZᵀ X, are one step with share = −η and
+        keep = 1 − ηλ. ``Workspace.add_gradient`` makes it within the product.
 
         Args:
-            weight: W ``(H, D)``.
-            bias: b ``(H,)``.
-            dz: dZ ``(B, H)``.
-            x: X ``(B, D)``, the layer's input.
             group: the options; momentum must be 0.
+
+        Returns:
+            share, keep and keep_bias.
         """
-        lr, kept = group["lr"], 1 - group["lr"] * group["weight_decay"]
-        weight.addmm_(dz.t(), x, beta=kept, alpha=-lr)
-        if kept != 1 and group["decay_biases"]:
-            bias.mul_(kept)
-        bias.sub_(dz.sum(0), alpha=lr)
+        keep = 1 - group["lr"] * group["weight_decay"]
+        return -group["lr"], keep, keep if group["decay_biases"] else 1.0
 
     def _accumulate(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
         """b after this step's gradient has entered it."""

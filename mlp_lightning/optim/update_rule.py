@@ -65,11 +65,18 @@ class UpdateRule(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update_all()
+        return loss
+
+    def update_all(self) -> None:
+        """``step`` without what torch wraps around it: no closure, no hooks, no record for a profiler.
+
+        These cost a small network a tenth of its training step.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self.update(parameter, parameter.grad, self.state[parameter], group)
-        return loss
 
     def decayed(self, grad: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
         """g + λ θ, the gradient of the loss plus ½ λ ‖θ‖² (L2 regularisation); g itself when λ = 0."""

@@ -24,11 +24,17 @@ class Curves:
         self._sums: dict[str, list[Any]] = {}
 
     @property
+    def _device(self) -> torch.device:
+        """Where the processes sum: that of the first tensor, since numbers come from processors alone."""
+        parts = (part for pair in self._sums.values() for part in pair)
+        return next((part.device for part in parts if isinstance(part, Tensor)), torch.device("cpu"))
+
+    @property
     def pending(self) -> bool:
         """Whether anything was added since the last reading."""
         return bool(self._sums)
 
-    def add(self, name: str, amount: Tensor, weight: float | Tensor) -> None:
+    def add(self, name: str, amount: float | Tensor, weight: float | Tensor) -> None:
         """Add to a mean: Σ amount / Σ weight over the window."""
         sums = self._sums.get(name)
         if sums is None:
@@ -40,8 +46,7 @@ class Curves:
     def window(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
         """The sums since the last reading, over all processes, for a checkpoint between two readings."""
         return {
-            name: [reduce(torch.as_tensor(part, device=pair[0].device).clone()) for part in pair]
-            for name, pair in self._sums.items()
+            name: [reduce(_as_tensor(part, self._device).clone()) for part in pair] for name, pair in self._sums.items()
         }
 
     def go_on(self, window: dict[str, list[Tensor]]) -> None:
@@ -53,11 +58,10 @@ class Curves:
 
         A name that was not added, or with weight 0 alone, has none.
         """
-        sums, self._sums = self._sums, {}
+        device, sums, self._sums = self._device, self._sums, {}
         if not sums:
             return {}
-        device = next(iter(sums.values()))[0].device
-        flat = [torch.as_tensor(part, device=device, dtype=torch.float64) for pair in sums.values() for part in pair]
+        flat = [_as_tensor(part, device).to(torch.float64) for pair in sums.values() for part in pair]
         pairs = reduce(torch.stack(flat)).view(-1, 2).tolist()
         return {name: amount / weight for name, (amount, weight) in zip(sums, pairs, strict=True) if weight}
 
@@ -68,6 +72,12 @@ class Curves:
             steps, series = self.history.setdefault(name, ([], []))
             steps.append(step)
             series.append(value)
+
+
+def _as_tensor(part: float | Tensor, device: torch.device) -> Tensor:
+    """A number keeps all its digits."""
+    dtype = None if isinstance(part, Tensor) else torch.float64
+    return torch.as_tensor(part, device=device, dtype=dtype)
 
 
 def check_finite(step: int, values: dict[str, float]) -> None:

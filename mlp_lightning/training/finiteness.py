@@ -94,25 +94,29 @@ class Finiteness:
             self._row = torch.zeros(ROOM, dtype=self.network.flat.dtype, device=device)
         self._steps: list[int] = []
 
-    def check_loss(self, step: int, loss_sum: Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
+    def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Before the backward pass, for a rule that changes the weights within it."""
         if not self.waits and not math.isfinite(float(loss_sum)):
             self._raise_if(step, origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr)))
 
-    def check_update(self, step: int, loss_sum: Tensor, lr: float) -> None:
-        """After such a rule: its sums of deltas are in the biases."""
-        total = self._biases(self.network.flat.detach()).sum() + loss_sum
+    def check_update(
+        self, step: int, loss_sum: float | Tensor, lr: float, biases: float | Tensor | None = None
+    ) -> None:
+        """After such a rule: its sums of deltas are in the biases, whose sum is given where it is known."""
+        if biases is None:
+            biases = self._biases(self.network.flat.detach()).sum()
+        total = biases + loss_sum
         if self.waits:
             self._note(step, total, lr)
         elif not math.isfinite(float(total)):
             self._raise_if(step, origin_in_gradient(self.network, self.network.flat.detach(), _before(step, lr)))
 
-    def mark(self, loss_sum: Tensor) -> None:
+    def mark(self, loss_sum: float | Tensor) -> None:
         """Make the gradient tell, on all processes, that this one's loss is not finite."""
         if self._marks:
             self.network.flat_grad[-1:].add_(loss_sum, alpha=0)
 
-    def allows_part(self, step: int, loss_sum: Tensor, batch: Batch, training: TrainingPass, lr: float) -> bool:
+    def allows_part(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> bool:
         """Whether a minibatch of the step may change anything but the gradient, before the step's last; as ``allows``.
 
         Other processes are not asked before the last.
@@ -123,7 +127,14 @@ class Finiteness:
         return not self.skipped
 
     def allows(
-        self, step: int, loss_sum: Tensor, gradient: Tensor, batch: Batch, training: TrainingPass, lr: float
+        self,
+        step: int,
+        loss_sum: float | Tensor,
+        gradient: Tensor,
+        batch: Batch,
+        training: TrainingPass,
+        lr: float,
+        biases: float | None = None,
     ) -> bool:
         """Whether the step may change anything, before it does; raises NotFinite.
 
@@ -134,8 +145,9 @@ class Finiteness:
             batch: what the step trains on.
             training: its masks.
             lr: for the message.
+            biases: the sum over the gradients of the biases, of this minibatch and process, where it is known.
         """
-        total = self._total(loss_sum, gradient)
+        total = self._total(loss_sum, gradient, biases)
         self.skipped = False
         if self.skips:
             self.skipped = not (math.isfinite(float(total)) or self._is_finite(gradient))
@@ -161,12 +173,14 @@ class Finiteness:
         if not math.isfinite(float(flat.sum())):
             self._raise_if(steps - 1, origin_in_weights(self.network, lr))
 
-    def _total(self, loss_sum: Tensor, gradient: Tensor) -> Tensor:
+    def _total(self, loss_sum: float | Tensor, gradient: Tensor, biases: float | None) -> float | Tensor:
         if self.scaled and not self.skips:
-            total = loss_sum.clone()
+            total = torch.as_tensor(loss_sum, device=gradient.device).clone()
             if self.world_size > 1:
                 dist.all_reduce(total)
             return total
+        if biases is not None and not self._marks and self.shard is None:
+            return biases + loss_sum
         whole = self.skips or self.shard is not None
         total = gradient.sum() if whole else self._biases(gradient).sum()
         if self.shard is not None:
@@ -190,8 +204,8 @@ class Finiteness:
         self.shard.of(own).copy_(self.shard.of(flat))
         return own
 
-    def _note(self, step: int, total: Tensor, lr: float) -> None:
-        self._row[len(self._steps)].copy_(total)
+    def _note(self, step: int, total: float | Tensor, lr: float) -> None:
+        self._row[len(self._steps)] = total
         self._steps.append(step)
         if len(self._steps) == ROOM:
             self.look(step + 1, lr)
@@ -207,14 +221,23 @@ class Finiteness:
 class LetPass(Finiteness):
     """Looks at nothing: for those who compare steps, and are to see what becomes of one that is not finite."""
 
-    def check_loss(self, step: int, loss_sum: Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
+    def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Nothing."""
 
-    def check_update(self, step: int, loss_sum: Tensor, lr: float) -> None:
+    def check_update(
+        self, step: int, loss_sum: float | Tensor, lr: float, biases: float | Tensor | None = None
+    ) -> None:
         """Nothing."""
 
     def allows(
-        self, step: int, loss_sum: Tensor, gradient: Tensor, batch: Batch, training: TrainingPass, lr: float
+        self,
+        step: int,
+        loss_sum: float | Tensor,
+        gradient: Tensor,
+        batch: Batch,
+        training: TrainingPass,
+        lr: float,
+        biases: float | None = None,
     ) -> bool:
         """Everything."""
         return True

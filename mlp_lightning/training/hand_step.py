@@ -11,10 +11,11 @@ from mlp_lightning.nn import MLP
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.losses import Loss
+from mlp_lightning.nn.native_loss import in_place
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.nn.workspace import Workspace
-from mlp_lightning.optim import SGD, Muon
+from mlp_lightning.optim import SGD, Muon, UpdateRule
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
@@ -27,9 +28,9 @@ from mlp_lightning.training.strategy import sum_over_ranks
 class HandStep:
     """The steps of one training, on one process's share of each minibatch.
 
-    Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.update_layer``),
-    where nothing needs the whole gradient first: no clipping, no other process or minibatch, no mixed precision, no
-    norm with parameters of its own, no step that may be skipped.
+    Plain SGD adds each layer's gradient to the weights inside the product that computes it (``SGD.within_product``),
+    where nothing needs the whole gradient first: no clipping, no other process or minibatch, no scaler, no norm with
+    parameters of its own, no step that may be skipped.
     ``samples_seen`` counts the samples of all processes, and ``finiteness`` tells whether the last step was skipped.
 
     Args:
@@ -58,7 +59,7 @@ class HandStep:
         self,
         network: MLP,
         loss: Loss,
-        rule: torch.optim.Optimizer,
+        rule: UpdateRule,
         *,
         reduction: str,
         clip_norm: float | None = None,
@@ -77,7 +78,7 @@ class HandStep:
         skips: bool = False,
     ) -> None:
         self.network = network
-        self.loss = loss
+        self.loss = in_place(loss)
         self.rule = rule
         self.reduction = reduction
         self.clip_norm = clip_norm
@@ -115,12 +116,12 @@ class HandStep:
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
         needs_gradient = clips or skips or world_size > 1 or accumulate > 1
-        needs_gradient = needs_gradient or self.workspace.is_mixed or bool(network.norms)
+        needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
         self.adds_to_weights = is_plain and not needs_gradient
 
     def __call__(
         self, batch: Batch, lr: float, *, step: int = 0, updates: bool = True, keep_gradient: bool = True
-    ) -> tuple[Tensor, float | Tensor]:
+    ) -> tuple[float | Tensor, float | Tensor]:
         """Make one step, or a part of it where several minibatches make an update.
 
         Args:
@@ -133,7 +134,8 @@ class HandStep:
                 without; it never changes the update.
 
         Returns:
-            The share's summed loss before the step, 0-dim, and what its mean divides by. An adversary keeps its own.
+            The share's summed loss before the step, a number or 0-dim, and what its mean divides by. An adversary keeps
+            its own.
         """
         self._group["lr"] = lr
         self.samples_seen += batch.size
@@ -154,9 +156,8 @@ class HandStep:
             adds = gathered.count > 0
             gathered.add(whole)
         dlogits = loss.backward(cache, dloss)
-        if self.adversary is None:
-            deltas = workspace.backward(dlogits)
-        else:
+        deltas = None
+        if self.adversary is not None:
             self._draws.start(number, len(batch.x), batch.first, batch.size)
             d = self._draws.normal(batch.x.shape[1])
             self.adversary.forward(batch.x, logits, d, training)
@@ -164,25 +165,35 @@ class HandStep:
         if self.adds_to_weights:
             assert isinstance(self.rule, SGD)
             finiteness.check_loss(step, loss_sum, batch, training, lr)
-            layers = workspace.layers
-            for k, dz, a in deltas:
-                if keep_gradient:
-                    workspace.write_gradient(k, dz, a)
-                self.rule.update_layer(layers[k].weight, layers[k].bias, dz, a, self._group)
+            share, keep, keep_bias = self.rule.within_product(self._group)
+            biases = None
+            if deltas is None:
+                biases = workspace.descend(
+                    dlogits, share=share, keep=keep, keep_bias=keep_bias, keep_gradient=keep_gradient
+                )
+            else:
+                for k, dz, a in deltas:
+                    if keep_gradient:
+                        workspace.write_gradient(k, dz, a)
+                    workspace.add_gradient(k, dz, a, share=share, keep=keep, keep_bias=keep_bias)
             self._constrain()
-            finiteness.check_update(step, loss_sum, lr)
+            finiteness.check_update(step, loss_sum, lr, biases)
         else:
-            for k, dz, a in deltas:
-                workspace.write_gradient(k, dz, a, add=adds)
-                if self.overlap and updates:
-                    self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
+            biases = None
+            if deltas is None and not self.overlap:
+                biases = workspace.write_gradients(dlogits, add=adds)
+            else:
+                for k, dz, a in deltas or workspace.backward(dlogits):
+                    workspace.write_gradient(k, dz, a, add=adds)
+                    if self.overlap and updates:
+                        self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
             finiteness.mark(loss_sum)
             if not updates:
                 if finiteness.allows_part(step, loss_sum, batch, training, lr):
                     workspace.follow()
                 return loss_sum, normalizer
             gradient = self._sum_gradient()
-            allowed = finiteness.allows(step, loss_sum, gradient, batch, training, lr)
+            allowed = finiteness.allows(step, loss_sum, gradient, batch, training, lr, biases)
             if allowed:
                 workspace.follow()
             # A scaler leaves the step out itself, and must hear of it.
@@ -256,7 +267,7 @@ class HandStep:
         if self.clip_value is not None:
             clip_value_(gradient, self.clip_value)
         if self.scaler is None:
-            self.rule.step()
+            self.rule.update_all()
             if shard is not None:
                 shard.gather_(self.network.flat.detach())
                 if keep_gradient:

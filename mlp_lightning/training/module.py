@@ -10,6 +10,7 @@ from torch import Tensor
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite
@@ -125,8 +126,9 @@ class MLPModule(ConfiguredModule):
         if self._validates_within_steps:
             self._validate_within_step(batch)
 
-    def _add_to_curve(self, name: str, amount: Tensor, weight: float | Tensor, skipped: bool) -> None:
-        self.curves.add(name, torch.zeros_like(amount) if skipped else amount, 0.0 if skipped else weight)
+    def _add_to_curve(self, name: str, amount: float | Tensor, weight: float | Tensor, skipped: bool) -> None:
+        nothing = torch.zeros_like(amount) if isinstance(amount, Tensor) else 0.0
+        self.curves.add(name, nothing if skipped else amount, 0.0 if skipped else weight)
 
     def _average(self, step: int) -> None:
         """Let the averages follow an update that was made."""
@@ -316,7 +318,7 @@ class MLPModule(ConfiguredModule):
             return window
         return {name: [torch.zeros_like(part) for part in pair] for name, pair in window.items()}
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> UpdateRule:
         optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert isinstance(optimizer, UpdateRule)
         return optimizer

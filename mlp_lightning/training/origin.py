@@ -1,5 +1,6 @@
 """Where a step that is not finite went wrong first, and the likely cause: a slow look, when there is time for it."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class Origin(NamedTuple):
 
 
 def origin_in_step(
-    workspace: Workspace, batch: Batch, training: TrainingPass, loss_sum: Tensor, lr: float | None
+    workspace: Workspace, batch: Batch, training: TrainingPass, loss_sum: float | Tensor, lr: float | None
 ) -> Origin | None:
     """Look at the input, layer by layer at weights and outputs, and at the loss.
 
@@ -47,7 +48,7 @@ def origin_in_step(
             return Origin((1, k), f"the weights of layer {k} were not finite before it", _too_large(lr))
         if not _is_finite(output):
             return Origin((1, k), f"the output of layer {k} overflows", _too_large(lr, workspace.dtype))
-    return None if _is_finite(loss_sum) else Origin((2, 0), f"the loss is {float(loss_sum)}", _too_large(lr))
+    return None if math.isfinite(float(loss_sum)) else Origin((2, 0), f"the loss is {float(loss_sum)}", _too_large(lr))
 
 
 def origin_in_gradient(network: MLP, flat: Tensor, lr: float | None) -> Origin | None:

@@ -10,12 +10,16 @@ import yaml
 from mlp_lightning.commands.check import check
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn import in_place as in_place_file
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.nn import virtual_adversarial as adversary_file
-from mlp_lightning.nn import workspace as workspace_file
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.in_place import IN_PLACE
+from mlp_lightning.nn.native_chain import NativeChain
+from mlp_lightning.nn.native_linear import NativeLinear, native_linear
+from mlp_lightning.nn.native_loss import NativeCrossEntropy
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import (
     SGD,
     Adam,
@@ -378,7 +382,7 @@ BIASES = {"layers.0.bias", "layers.1.bias", "layers.2.bias"}
     ],
 )
 def test_wrong_linear_layer(name, broken, wrong, monkeypatch, capsys):
-    for file in (mlp_file, workspace_file):
+    for file in (mlp_file, in_place_file):
         monkeypatch.setattr(file, name, broken)
     passed, failed, _ = run(build(activation="tanh"), capsys)
     assert not passed
@@ -738,20 +742,16 @@ def test_data_that_are_not_finite_fail(capsys):
     assert set(failed) == {"updates, float64"}
 
 
-def ascending(update, weight, bias, dz, x, group):
-    update(weight, bias, -dz, x, group)
+def ascending(share, keep, keep_bias):
+    return -share, keep, keep_bias
 
 
-def forgetting_decay(update, weight, bias, dz, x, group):
-    update(weight, bias, dz, x, {**group, "weight_decay": 0.0})
+def forgetting_decay(share, keep, keep_bias):
+    return share, 1.0, 1.0
 
 
-def decaying_biases(update, weight, bias, dz, x, group):
-    update(weight, bias, dz, x, {**group, "decay_biases": True})
-
-
-def without_bias(update, weight, bias, dz, x, group):
-    update(weight, bias.clone(), dz, x, group)
+def decaying_biases(share, keep, keep_bias):
+    return share, keep, keep
 
 
 @pytest.mark.parametrize(
@@ -761,16 +761,55 @@ def without_bias(update, weight, bias, dz, x, group):
         pytest.param(forgetting_decay, True, EVERY_GRADIENT - {"dx"}, id="no-decay"),
         pytest.param(forgetting_decay, False, WEIGHTS, id="no-decay-of-weights"),
         pytest.param(decaying_biases, False, BIASES, id="decay-of-biases"),
-        pytest.param(without_bias, True, BIASES, id="no-bias"),
     ],
 )
 def test_wrong_sgd_inside_the_product(broken, decay_biases, wrong, monkeypatch, capsys):
-    update = SGD.update_layer
-    monkeypatch.setattr(SGD, "update_layer", lambda self, *args: broken(lambda *a: update(self, *a), *args))
+    numbers = SGD.within_product
+    monkeypatch.setattr(SGD, "within_product", lambda self, group: broken(*numbers(group)))
     passed, failed, _ = run(build(optimizer="sgd", weight_decay=0.1, decay_biases=decay_biases), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}
     assert movements(failed) == wrong
+
+
+def test_sgd_inside_the_product_without_its_bias(monkeypatch, capsys):
+    original = Workspace.add_gradient
+
+    def broken(self, k, dz, a, **numbers):
+        bias = self.network.layers[k].bias
+        before = bias.clone()
+        original(self, k, dz, a, **numbers)
+        bias.copy_(before)
+
+    monkeypatch.setattr(Workspace, "add_gradient", broken)
+    passed, failed, _ = run(build(optimizer="sgd"), capsys)
+    assert not passed
+    assert movements(failed) == BIASES
+
+
+@pytest.mark.skipif(native_linear() is None, reason="no C compiler, or no BLAS that its code could call")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("owner", "method", "norm"),
+    [
+        pytest.param(NativeChain, "backward", "none", id="all layers"),
+        pytest.param(NativeLinear, "relu_backward_", "layer", id="relu"),
+        pytest.param(NativeLinear, "backward", "layer", id="layer"),
+        pytest.param(NativeCrossEntropy, "_in_c", "none", id="loss"),
+    ],
+)
+def test_formula_in_c_that_is_wrong(owner, method, norm, optimizer, monkeypatch, capsys):
+    """The training in float32 runs in C: an error there alone is found."""
+    original = getattr(owner, method)
+
+    def broken(self, first, *args, **options):
+        first.mul_(1.001)
+        return original(self, first, *args, **options)
+
+    monkeypatch.setattr(owner, method, broken)
+    passed, failed, _ = run(build(activation="relu", norm=norm, optimizer=optimizer), capsys, precision="32-true")
+    assert not passed
+    assert set(failed) == {"updates, float32"}
 
 
 def test_update_that_becomes_nan_fails(monkeypatch, capsys):

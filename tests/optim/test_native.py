@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mlp_lightning.optim import Adam, AdamW, NAdam, native
-from mlp_lightning.optim.native import adam_step, is_native
+from mlp_lightning.native import library
+from mlp_lightning.optim import Adam, AdamW, NAdam
+from mlp_lightning.optim.native import adam_step
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -13,8 +14,10 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 @pytest.fixture
 def fresh():
     """Forget what was compiled, before and after."""
+    library.cache_clear()
     adam_step.cache_clear()
     yield
+    library.cache_clear()
     adam_step.cache_clear()
 
 
@@ -46,11 +49,6 @@ def oracle(reference, numel, steps, **options):
 
 
 @needs_compiler
-def test_compiles():
-    assert adam_step() is not None
-
-
-@needs_compiler
 @pytest.mark.parametrize("numel", [1, 5, 4096, 4097, 100_003])
 @pytest.mark.parametrize(
     ("rule", "reference", "options"),
@@ -79,35 +77,8 @@ def test_bits_do_not_depend_on_threads():
         assert torch.equal(state_one.state[one][name], state_two.state[two][name])
 
 
-@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
-def test_rules_work_without_a_compiler(monkeypatch, fresh, compiler):
-    monkeypatch.setenv("CC", compiler)
+def test_rules_work_without_a_compiler(monkeypatch, fresh):
+    monkeypatch.setenv("CC", "")
     assert adam_step() is None
     p, _ = train(Adam, 100, 50)
     torch.testing.assert_close(p.detach().double(), oracle(torch.optim.Adam, 100, 50), rtol=2e-6, atol=2e-6)
-
-
-@needs_compiler
-def test_rules_work_with_a_library_that_cannot_be_loaded(monkeypatch, fresh, tmp_path):
-    compiler = tmp_path / "cc"
-    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho broken > "$2"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
-    assert adam_step() is None
-
-
-@pytest.mark.parametrize(
-    ("tensor", "expected"),
-    [
-        pytest.param(torch.zeros(3), True, id="float32"),
-        pytest.param(torch.zeros(3, dtype=torch.float64), False, id="float64"),
-        pytest.param(torch.zeros(3, device="meta"), False, id="elsewhere"),
-        pytest.param(torch.zeros(3, 2)[:, 0], False, id="strided"),
-    ],
-)
-def test_is_native(tensor, expected):
-    assert is_native(tensor, torch.zeros(3)) is expected
-
-
-def test_the_source_is_packaged():
-    assert native.Path(native.__file__).with_name("adam.c").is_file()

@@ -1,0 +1,126 @@
+"""The passes of a ReLU network in C, for processors: all layers in one call, without Python between them.
+
+In mixed precision operands are rounded to bfloat16, whose products are summed up in float32; all else is float32.
+"""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.native import function_of_torch, library
+from mlp_lightning.nn.flat_storage import Layer
+from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_linear
+
+
+class ChainMemory(NamedTuple):
+    """Memory of a minibatch, a tensor ``(B, H)`` a layer.
+
+    The last layer's dZ comes from outside: ``dz`` is without it. In mixed precision ``z`` becomes dZ instead, and there
+    are bfloat16 ``a16``, ``dz16`` and ``x16 (B, D)``.
+    """
+
+    z: Sequence[Tensor]
+    dz: Sequence[Tensor] = ()
+    a16: Sequence[Tensor] = ()
+    dz16: Sequence[Tensor] = ()
+    x16: Tensor | None = None
+
+
+class _Layer(ctypes.Structure):
+    """``layer_t`` of ``layers.c``."""
+
+    _fields_ = (
+        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "dz")),
+        ("fan_in", SIZE),
+        ("fan_out", SIZE),
+    )
+
+
+class _MixedLayer(ctypes.Structure):
+    """``layer_t`` of ``layers_bf16.c``."""
+
+    _fields_ = (
+        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "weight16", "a16", "dz16")),
+        ("fan_in", SIZE),
+        ("fan_out", SIZE),
+    )
+
+
+class NativeChain:
+    """Linear layers with ReLU between them, and memory for minibatches of one size; both are kept alive.
+
+    Args:
+        layers: of the network, float32.
+        memory: for minibatches of one size.
+        rounded: in mixed precision the layers in bfloat16, whose weights each forward pass makes anew.
+
+    Raises:
+        ValueError: ``has_chain`` is false.
+    """
+
+    def __init__(self, layers: Sequence[Layer], memory: ChainMemory, rounded: Sequence[Layer] = ()) -> None:
+        functions, product = library(), _product(bool(rounded))
+        if functions is None or product is None:
+            raise ValueError("there are no passes in C on this machine")
+        self.memory, self._kept = memory, (layers, rounded)
+        self._product, self._count = product, len(layers)
+        if rounded:
+            self._forward, self._backward = functions.forward_pass_bf16, functions.backward_pass_bf16
+        else:
+            self._forward, self._backward = functions.forward_pass, functions.backward_pass
+        self._forward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * (2 if rounded else 1), SIZE, COUNT]
+        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, COUNT, *[NUMBER] * 3, COUNT]
+        self._forward.restype, self._backward.restype = None, ctypes.c_double
+        self._structs = ((_MixedLayer if rounded else _Layer) * self._count)()
+        for k, (struct, layer) in enumerate(zip(self._structs, layers, strict=True)):
+            struct.fan_out, struct.fan_in = layer.weight.shape
+            tensors = layer._asdict()
+            for name in ("z", "dz", "a16", "dz16"):
+                of_layers = getattr(memory, name)
+                if k < len(of_layers):
+                    tensors[name] = of_layers[k]
+            if rounded:
+                tensors["weight16"] = rounded[k].weight
+            for name, tensor in tensors.items():
+                setattr(struct, name, tensor.data_ptr())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of X ``(B, D)``; what a hidden layer gives the next is left in ``z``, or in ``a16``."""
+        x16 = self.memory.x16
+        self._x = x if x16 is None else x16
+        pointers = (x.data_ptr(),) if x16 is None else (x.data_ptr(), x16.data_ptr())
+        self._forward(self._product, self._structs, self._count, *pointers, x.shape[0], torch.get_num_threads())
+        return self.memory.z[-1]
+
+    def backward(
+        self, dlogits: Tensor, *, descends: bool, share: float = 1.0, keep: float = 0.0, keep_bias: float = 0.0
+    ) -> float:
+        """``NativeLinear.backward`` of all layers, on the parameters if it ``descends``, else on the gradients.
+
+        It may be called again after the same ``forward``, for the weights that this one had.
+
+        Returns:
+            The sum over all that it wrote of biases: not finite where a delta was not.
+        """
+        pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
+        numbers = (descends, share, keep, keep_bias, torch.get_num_threads())
+        total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, *numbers)
+        return total
+
+
+def has_chain(*, is_mixed: bool) -> bool:
+    """Whether there are such passes on this machine."""
+    return _product(is_mixed) is not None
+
+
+@functools.cache
+def _product(is_mixed: bool) -> ctypes.c_void_p | None:
+    """The matrix product that the passes call; that of bfloat16 where the processor has it in hardware."""
+    if not is_mixed:
+        linear = native_linear()
+        return None if linear is None else linear.sgemm
+    return function_of_torch("gemm_bf16bf16f32_") if hasattr(library(), "forward_pass_bf16") else None

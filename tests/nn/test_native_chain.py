@@ -1,0 +1,194 @@
+"""A whole ReLU network in C: in float32 against the simple passes in float64, mixed against its rounding by hand."""
+
+import pytest
+import torch
+
+from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
+from mlp_lightning.nn.native_chain import has_chain
+from mlp_lightning.nn.training_pass import TrainingPass
+from mlp_lightning.nn.workspace import Workspace
+
+BF16 = torch.bfloat16
+PRECISIONS = [
+    pytest.param(
+        None, marks=pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS"), id="float32"
+    ),
+    pytest.param(
+        BF16,
+        marks=pytest.mark.skipif(not has_chain(is_mixed=True), reason="no bfloat16 products in hardware"),
+        id="bf16-mixed",
+    ),
+]
+SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2)]
+
+
+def network(sizes):
+    return MLP(sizes, "relu", "he_normal", generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+
+
+def minibatch(rows, sizes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, sizes[0], generator=generator), torch.randn(rows, sizes[-1], generator=generator)
+
+
+def rounded(tensor, dtype):
+    """In float64, as the products see it."""
+    return (tensor if dtype is None else tensor.to(dtype)).double()
+
+
+def oracle(net, x, dlogits, dtype):
+    """The logits, and dW and db of each layer, from the formulas, with every operand rounded by hand."""
+    inputs, layers = [rounded(x, dtype)], net.layers
+    for k, layer in enumerate(layers):
+        z = inputs[-1] @ rounded(layer.weight, dtype).t() + layer.bias.double()
+        if k < len(layers) - 1:
+            inputs.append(rounded(z.float().relu(), dtype))
+    gradients, dz = [], dlogits.double()
+    for k in range(len(layers) - 1, -1, -1):
+        gradients.insert(0, (rounded(dz.float(), dtype).t() @ inputs[k], dz.sum(0)))
+        if k > 0:
+            da = rounded(dz.float(), dtype) @ rounded(layers[k].weight, dtype)
+            dz = torch.where(inputs[k] > 0, da, 0)
+    return z, gradients
+
+
+def close(ours, expected, dtype):
+    # A sum in another order may round an operand of the next product to the other neighbour.
+    tolerance = 1e-5 if dtype is None else 4e-3
+    torch.testing.assert_close(ours.double(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("rows", [1, 7, 200])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_logits_and_gradients(dtype, rows, sizes, threads):
+    net = network(sizes)
+    x, dlogits = minibatch(rows, sizes)
+    kept = x.clone(), dlogits.clone()
+    expected, gradients = oracle(net, x, dlogits, dtype)
+    workspace = Workspace(net, dtype)
+    close(workspace.forward(x), expected, dtype)
+    assert workspace.is_native
+    net.flat_grad.fill_(float("nan"))
+    total = workspace.write_gradients(dlogits)
+    for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
+        close(layer.dweight, dweight, dtype)
+        close(layer.dbias, dbias, dtype)
+    assert total == pytest.approx(sum(float(layer.dbias.double().sum()) for layer in net.layers), rel=1e-4, abs=1e-4)
+    assert torch.equal(x, kept[0])
+    assert torch.equal(dlogits, kept[1])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
+    sizes, share, keep, keep_bias = SIZES[1], -0.1, 0.9, 1.0
+    net = network(sizes)
+    x, dlogits = minibatch(50, sizes)
+    workspace = Workspace(net, dtype)
+    workspace.forward(x)
+    workspace.write_gradients(dlogits)
+    expected = []
+    for weight, bias, dweight, dbias in net.layers:
+        expected += [keep * weight.double() + share * dweight.double(), keep_bias * bias.double() + share * dbias]
+    gradient = net.flat_grad.clone()
+    net.flat_grad.zero_()
+    workspace.forward(x)
+    total = workspace.descend(dlogits, share=share, keep=keep, keep_bias=keep_bias, keep_gradient=True)
+    assert torch.equal(net.flat_grad, gradient)
+    for ours, theirs in zip((t for layer in net.layers for t in layer[:2]), expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+    assert total == pytest.approx(sum(float(layer.bias.double().sum()) for layer in net.layers), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_keeping_the_gradient_changes_no_bit_of_the_step(dtype):
+    found = []
+    for keep_gradient in (False, True):
+        net = network(SIZES[1])
+        x, dlogits = minibatch(50, SIZES[1])
+        workspace = Workspace(net, dtype)
+        for _ in range(3):
+            workspace.forward(x)
+            workspace.descend(dlogits, share=-0.1, keep=1.0, keep_bias=1.0, keep_gradient=keep_gradient)
+        found.append(net.flat.clone())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_gradients_of_several_minibatches_add_up(dtype):
+    net = network(SIZES[1])
+    workspace, gradients = Workspace(net, dtype), []
+    for add in (False, True):
+        x, dlogits = minibatch(30, SIZES[1], seed=int(add))
+        workspace.forward(x)
+        workspace.write_gradients(dlogits, add=add)
+        gradients.append(net.flat_grad.clone())
+    Workspace(net, dtype)
+    workspace.forward(x)
+    workspace.write_gradients(dlogits)
+    torch.testing.assert_close(gradients[1] - gradients[0], net.flat_grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_layer_by_layer_it_hands_out_the_same(dtype):
+    net = network(SIZES[1])
+    x, dlogits = minibatch(40, SIZES[1])
+    workspace = Workspace(net, dtype)
+    workspace.forward(x)
+    workspace.write_gradients(dlogits)
+    gradient = net.flat_grad.clone()
+    for k, dz, a in workspace.backward(dlogits):
+        workspace.write_gradient(k, dz, a)
+    if dtype is None:
+        assert torch.equal(net.flat_grad, gradient)
+    else:
+        close(net.flat_grad, gradient.double(), dtype)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_one_workspace_serves_every_batch_size(dtype):
+    net = network(SIZES[1])
+    workspace, loss = Workspace(net, dtype), SoftmaxCrossEntropy("sum")
+    for rows in (4, 9, 4, 0, 12, 1, 9):
+        x, _ = minibatch(rows, SIZES[1], seed=rows)
+        y, found = torch.arange(rows) % 4, []
+        for one in (workspace, Workspace(net, dtype)):
+            logits = one.forward(x, TrainingPass(rows))
+            one.write_gradients(loss.backward(loss.forward(logits, y)[1]))
+            found.append((logits.clone(), net.flat_grad.clone()))
+        assert all(torch.equal(ours, fresh) for ours, fresh in zip(*found, strict=True))
+        if not rows:
+            assert not net.flat_grad.any()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_follows_a_parameter_that_moved(dtype):
+    net, other = network(SIZES[1]), network(SIZES[1])
+    other.flat.mul_(1.5)
+    x, _ = minibatch(5, SIZES[1])
+    workspace = Workspace(net, dtype)
+    before = workspace.forward(x).clone()
+    net.flat.data = other.flat.data.clone()
+    after = workspace.forward(x)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, Workspace(other, dtype).forward(x))
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_what_is_not_finite_shows_in_the_sum(dtype, value):
+    net = network(SIZES[1])
+    x, dlogits = minibatch(5, SIZES[1])
+    workspace = Workspace(net, dtype)
+    workspace.forward(x)
+    dlogits[2, 1] = value
+    dlogits[3, 1] = value
+    assert not torch.tensor(workspace.write_gradients(dlogits), dtype=torch.float32).isfinite()

@@ -1,0 +1,58 @@
+import shutil
+
+import pytest
+import torch
+
+from mlp_lightning.native import function_of_torch, is_native, library, sources
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.fixture
+def fresh():
+    """Forget what was compiled, before and after."""
+    library.cache_clear()
+    yield
+    library.cache_clear()
+
+
+@needs_compiler
+def test_compiles():
+    functions = library()
+    assert all(hasattr(functions, name) for name in ("adam", "linear_forward", "softmax_cross_entropy"))
+
+
+@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false"])
+def test_nothing_without_a_compiler(monkeypatch, fresh, compiler):
+    monkeypatch.setenv("CC", compiler)
+    assert library() is None
+
+
+@needs_compiler
+def test_nothing_with_a_library_that_cannot_be_loaded(monkeypatch, fresh, tmp_path):
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho broken > "$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert library() is None
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        pytest.param(torch.zeros(3), True, id="float32"),
+        pytest.param(torch.zeros(3, dtype=torch.float64), False, id="float64"),
+        pytest.param(torch.zeros(3, device="meta"), False, id="elsewhere"),
+        pytest.param(torch.zeros(3, 2)[:, 0], False, id="strided"),
+    ],
+)
+def test_is_native(tensor, expected):
+    assert is_native(tensor, torch.zeros(3)) is expected
+
+
+def test_the_sources_are_packaged():
+    assert [path.rsplit("/", 1)[1] for path in sources()] == ["layers.c", "layers_bf16.c", "losses.c", "adam.c"]
+
+
+def test_functions_of_torch():
+    assert function_of_torch("no_such_function") is None

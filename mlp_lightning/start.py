@@ -13,6 +13,7 @@ from mlp_lightning.commands.export import export
 from mlp_lightning.commands.init import init
 from mlp_lightning.commands.overview import COMMANDS, asks_for_overview, overview
 from mlp_lightning.commands.predict import predict
+from mlp_lightning.compilation import compilation
 from mlp_lightning.config_files import CONFIG_FOLDER, find_config
 from mlp_lightning.errors import UserError
 
@@ -52,6 +53,8 @@ def _start(arguments: Sequence[str], args: list[str] | None) -> None:
     except UserError as error:
         fail(str(error))
     if not answered:
+        if arguments[:1] == ["fit"]:
+            compilation()
         # The imports make 700,000 objects that stay. Walking them again and again in search of garbage takes a fifth
         # of the time, and freezing them spares the same to every later search, those at exit included.
         gc.disable()

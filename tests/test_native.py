@@ -1,9 +1,14 @@
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from mlp_lightning.native import function_of_torch, is_native, library, sources
+from mlp_lightning.compilation import compilation, sources
+from mlp_lightning.native import function_of_torch, is_native, library
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -11,9 +16,11 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 @pytest.fixture
 def fresh():
     """Forget what was compiled, before and after."""
-    library.cache_clear()
+    for cached in (library, compilation):
+        cached.cache_clear()
     yield
-    library.cache_clear()
+    for cached in (library, compilation):
+        cached.cache_clear()
 
 
 @needs_compiler
@@ -35,6 +42,23 @@ def test_nothing_with_a_library_that_cannot_be_loaded(monkeypatch, fresh, tmp_pa
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
     assert library() is None
+
+
+@needs_compiler
+def test_what_was_compiled_is_deleted_once_it_is_loaded(monkeypatch, fresh, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    compiled = compilation()
+    assert list(tmp_path.iterdir())
+    assert library() is not None
+    assert not list(tmp_path.iterdir())
+    assert compiled is compilation()
+
+
+@needs_compiler
+def test_a_compiler_that_is_not_waited_for_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", "from mlp_lightning.compilation import compilation; compilation()"]
+    subprocess.run(command, check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=Path(__file__).parents[1])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ static void product(sgemm_t *sgemm, const float *a, int a_transposed, const floa
     sgemm(b_transposed ? "T" : "N", a_transposed ? "T" : "N", &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &n);
 }
 
-static void add_bias(float *restrict z, const float *restrict bias, int64_t start, int64_t stop, int64_t width,
+PART void add_bias(float *restrict z, const float *restrict bias, int64_t start, int64_t stop, int64_t width,
                      float least)
 {
     for (int64_t i = start; i < stop; i++)
@@ -49,7 +49,7 @@ void linear_backward_input(sgemm_t *sgemm, const float *dz, const float *weight,
 
 /* b <- keep b + share times the sum of dZ's rows, for blocks of columns: each column is summed from the first row to
    the last, whatever the number of threads. */
-static void add_rows(const float *restrict dz, float *restrict bias, int64_t start, int64_t stop, int64_t rows,
+PART void add_rows(const float *restrict dz, float *restrict bias, int64_t start, int64_t stop, int64_t rows,
                      int64_t width, float share, float keep)
 {
     for (int64_t first = start * COLUMNS; first < stop * COLUMNS; first += COLUMNS) {
@@ -72,7 +72,7 @@ void linear_backward(sgemm_t *sgemm, const float *dz, const float *x, float *wei
           add_rows(dz, bias, start, stop, rows, fan_out, share, keep_bias));
 }
 
-static void mask(float *restrict da, const float *restrict a, int64_t start, int64_t stop)
+PART void mask(float *restrict da, const float *restrict a, int64_t start, int64_t stop)
 {
     for (int64_t i = start; i < stop; i++)
         da[i] = a[i] > 0 ? da[i] : 0;

@@ -33,7 +33,7 @@ static inline bf16 rounded(float value)
     return (bf16)((bits & 0x7fffffff) > 0x7f800000 ? nan : nearest);
 }
 
-static void round_range(const float *restrict from, bf16 *restrict to, int64_t start, int64_t stop)
+PART void round_range(const float *restrict from, bf16 *restrict to, int64_t start, int64_t stop)
 {
     for (int64_t i = start; i < stop; i++)
         to[i] = rounded(from[i]);
@@ -54,14 +54,14 @@ typedef struct {
     int64_t fan_in, fan_out; /* D, H */
 } layer_t;
 
-static void add_bias(float *restrict z, const float *restrict bias, int64_t start, int64_t stop, int64_t width)
+PART void add_bias(float *restrict z, const float *restrict bias, int64_t start, int64_t stop, int64_t width)
 {
     for (int64_t i = start; i < stop; i++)
         for (int64_t j = 0; j < width; j++)
             z[i * width + j] += bias[j];
 }
 
-static void add_bias_relu(const float *restrict z, const float *restrict bias, bf16 *restrict a, int64_t start,
+PART void add_bias_relu(const float *restrict z, const float *restrict bias, bf16 *restrict a, int64_t start,
                           int64_t stop, int64_t width)
 {
     for (int64_t i = start; i < stop; i++)
@@ -89,7 +89,7 @@ void forward_pass_bf16(gemm_bf16_t *gemm, const layer_t *layers, int count, cons
 }
 
 /* As `add_rows` of layers.c, of dZ in float. Where A is given, dZ is dA where A > 0, else 0; it is rounded as well. */
-static void finish_delta(float *restrict dz, const bf16 *restrict a, bf16 *restrict dz16, float *restrict bias,
+PART void finish_delta(float *restrict dz, const bf16 *restrict a, bf16 *restrict dz16, float *restrict bias,
                          int64_t start, int64_t stop, int64_t rows, int64_t width, float share, float keep)
 {
     for (int64_t first = start * COLUMNS; first < stop * COLUMNS; first += COLUMNS) {

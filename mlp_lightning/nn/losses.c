@@ -8,7 +8,7 @@
 
 /* l_i = log(sum_c exp(z_ic)) - z_iy and dl_i/dz_i = softmax(z_i) - onehot(y_i). The row's maximum is subtracted before
    anything is exponentiated, so nothing overflows. */
-static void softmax_rows(const float *restrict logits, const int64_t *restrict targets, float *restrict losses,
+PART void softmax_rows(const float *restrict logits, const int64_t *restrict targets, float *restrict losses,
                          float *restrict dlogits, int64_t start, int64_t stop, int64_t classes)
 {
     for (int64_t i = start; i < stop; i++) {

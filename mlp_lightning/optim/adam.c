@@ -6,7 +6,7 @@
 
 #define PARALLEL 4096 /* entries from which on a second thread pays */
 
-static void update(float *restrict theta, const float *restrict grad, float *restrict m, float *restrict v,
+PART void update(float *restrict theta, const float *restrict grad, float *restrict m, float *restrict v,
                    int64_t start, int64_t stop, float share1, float beta2, float share2, float rate, float grad_rate,
                    float eps)
 {

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mlp_lightning.compilation import compilation
 from mlp_lightning.native import library
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy, native_chain
 from mlp_lightning.nn.dropout import Dropout
@@ -145,11 +146,11 @@ def test_an_input_whose_rows_are_not_contiguous():
 @pytest.fixture
 def without_a_compiler(monkeypatch):
     monkeypatch.setenv("CC", "")
-    for cached in (library, native_linear, native_chain._product):
+    for cached in (compilation, library, native_linear, native_chain._product):
         cached.cache_clear()
     yield
     monkeypatch.undo()
-    for cached in (library, native_linear, native_chain._product):
+    for cached in (compilation, library, native_linear, native_chain._product):
         cached.cache_clear()
 
 

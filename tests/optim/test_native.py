@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlp_lightning.compilation import compilation
 from mlp_lightning.native import library
 from mlp_lightning.optim import Adam, AdamW, NAdam
 from mlp_lightning.optim.native import adam_step
@@ -14,11 +15,11 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 @pytest.fixture
 def fresh():
     """Forget what was compiled, before and after."""
-    library.cache_clear()
-    adam_step.cache_clear()
+    for cached in (compilation, library, adam_step):
+        cached.cache_clear()
     yield
-    library.cache_clear()
-    adam_step.cache_clear()
+    for cached in (compilation, library, adam_step):
+        cached.cache_clear()
 
 
 def train(rule, numel, steps, threads=1, **options):

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn.native_loss import in_place
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
+from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
@@ -69,6 +71,8 @@ class MLPModule(ConfiguredModule):
             accumulate=accumulate,
             skips=self.hparams["nonfinite"] == "skip",
         )
+        # Like the steps in memory that is kept, for a few samples at a time.
+        self._within_step, self._loss_within_step = Workspace(self.evaluated_network), in_place(self.loss)
         # The sum is that of all processes: one of them takes it up.
         self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
         self._gathered = {}
@@ -171,8 +175,8 @@ class MLPModule(ConfiguredModule):
 
     def _validate_within_step(self, batch: Batch) -> None:
         """The notebook's validation: after the step, on the rest of the same minibatch."""
-        logits = self(batch.val_x)
-        loss_sum, _ = self.loss.forward(logits, batch.val_y)
+        logits = self._within_step.forward(batch.val_x)
+        loss_sum, _ = self._loss_within_step.forward(logits, batch.val_y)
         self.curves.add("val/loss", loss_sum, self.loss.normalizer(logits, batch.val_y))
         self.curves.add("val/accuracy", (logits.argmax(1) == batch.val_y).sum(), len(batch.val_y))
 

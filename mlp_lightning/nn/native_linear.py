@@ -6,6 +6,7 @@ which costs a small network as much as the product of a layer.
 
 import ctypes
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,9 @@ class NativeLinear:
         self._relu_backward.argtypes = [POINTER, POINTER, SIZE, COUNT]
         for function in (self._forward, self._backward_input, self._backward, self._relu_backward):
             function.restype = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return native_linear, ()
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, least: float | None = None) -> Tensor:
         """Z = X Wᵀ + b ``(B, H)``, in ``out``, and nothing below ``least``: with 0 it is relu(Z)."""

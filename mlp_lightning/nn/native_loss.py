@@ -1,6 +1,7 @@
 """The loss of a training step in C, for processors: forward and backward pass in one."""
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class NativeCrossEntropy:
         self._scale.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_float]
         self._scale.restype = None
         self._sum = ctypes.c_double()
-        self._dlogits = self._losses = torch.empty(0)
+        self._sum_pointer = ctypes.addressof(self._sum)
+        self._make_room(0, 0)
         self._was_native = False
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[float | Tensor, Cache]:
@@ -37,19 +39,26 @@ class NativeCrossEntropy:
 
         It is a number, or 0-dim where torch computed it: to make a tensor of it takes longer than the loss itself.
         """
-        rows = logits.shape[0]
-        fits = is_native(logits) and targets.dtype == torch.int64 and targets.shape == logits.shape[:1]
-        if not (fits and targets.is_contiguous() and logits.ndim == 2):
+        fits = is_native(logits) and logits.ndim == 2 and targets.shape == logits.shape[:1]
+        if not (fits and targets.dtype == torch.int64 and targets.is_contiguous()):
             return self._in_torch(logits, targets)
-        if self._dlogits.shape[1:] != logits.shape[1:] or self._losses.shape[0] < rows:
-            with torch.inference_mode(False):
-                self._dlogits, self._losses = torch.empty(logits.shape), torch.empty(rows)
-        dlogits = self._dlogits[:rows]
+        rows, classes = logits.shape
+        if rows > self._rows or classes != self._classes:
+            self._make_room(rows, classes)
+        dlogits = self._dlogits if rows == self._rows else self._dlogits[:rows]
         pointers = (logits.data_ptr(), targets.data_ptr(), self._losses.data_ptr(), dlogits.data_ptr())
-        if self._forward(*pointers, ctypes.byref(self._sum), *logits.shape, torch.get_num_threads()):
+        if self._forward(*pointers, self._sum_pointer, rows, classes, torch.get_num_threads()):
             return self._in_torch(logits, targets)
         self._was_native = True
         return self._sum.value, (dlogits, targets, 1.0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return in_place, (self._loss,)
+
+    def _make_room(self, rows: int, classes: int) -> None:
+        self._rows, self._classes = rows, classes
+        with torch.inference_mode(False):
+            self._dlogits, self._losses = torch.empty(rows, classes), torch.empty(rows)
 
     def _in_torch(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
         self._was_native = False

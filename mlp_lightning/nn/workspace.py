@@ -1,7 +1,7 @@
 """The MLP's forward and backward pass in memory that is kept between steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -276,6 +276,10 @@ class Workspace:
         if self._norms:
             for norm, cache in zip(self.network.norms, self._norms, strict=True):
                 follow_(norm, cache)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Addresses hold in this process alone.
+        return {**self.__dict__, "_chain": None, "_chains": {}}
 
     def _buffers_for(self, batch_size: int, masks: Sequence[Tensor | None]) -> Buffers:
         """The first rows of memory that grows with the largest batch."""

@@ -1,5 +1,8 @@
 """A whole ReLU network in C: in float32 against the simple passes in float64, mixed against its rounding by hand."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -192,3 +195,20 @@ def test_what_is_not_finite_shows_in_the_sum(dtype, value):
     dlogits[2, 1] = value
     dlogits[3, 1] = value
     assert not torch.tensor(workspace.write_gradients(dlogits), dtype=torch.float32).isfinite()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda workspace: pickle.loads(pickle.dumps(workspace))])
+def test_a_copied_workspace_has_memory_of_its_own(duplicate, dtype):
+    net = network(SIZES[1])
+    x, dlogits = minibatch(5, SIZES[1])
+    workspace = Workspace(net, dtype)
+    logits = workspace.forward(x)
+    expected = logits.clone()
+    twin = duplicate(workspace)
+    assert torch.equal(twin.forward(x), expected)
+    twin.write_gradients(dlogits)
+    assert twin.network.flat_grad.any()
+    assert not net.flat_grad.any()
+    assert logits.data_ptr() != twin.forward(2 * x).data_ptr()
+    assert torch.equal(logits, expected)

@@ -1,5 +1,6 @@
 """The loss in C against torch's in float64."""
 
+import copy
 import math
 
 import pytest
@@ -107,3 +108,9 @@ def test_probabilities_and_other_dtypes_are_torchs():
 )
 def test_others_stay_what_they_are(loss):
     assert in_place(loss) is loss
+
+
+def test_a_copy_computes_the_same():
+    loss, (logits, targets) = in_place(SoftmaxCrossEntropy("sum")), minibatch(4, 3)
+    twin = copy.deepcopy(loss)
+    assert twin.forward(logits, targets)[0] == loss.forward(logits, targets)[0]

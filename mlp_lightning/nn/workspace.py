@@ -1,12 +1,13 @@
 """The MLP's forward and backward pass in memory that is kept between steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlp_lightning.native import is_native
+from mlp_lightning.nn.buffers import BufferPool, Buffers
 from mlp_lightning.nn.dropout import dropout_backward, dropout_forward
 from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.in_place import IN_PLACE, IN_TORCH, LinearInPlace
@@ -14,21 +15,11 @@ from mlp_lightning.nn.linear import linear_backward
 from mlp_lightning.nn.mlp import MLP
 from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain
 from mlp_lightning.nn.native_linear import NativeLinear, native_linear
-from mlp_lightning.nn.norm import NormCache, fine, follow_, norm_backward_, norm_forward_
+from mlp_lightning.nn.norm import NormCache, follow_, norm_backward_, norm_forward_
 from mlp_lightning.nn.training_pass import TrainingPass
 
 # Of the products that a whole network in C has.
 CHAINED = (torch.float32, torch.bfloat16)
-
-
-class Buffers(NamedTuple):
-    """Memory ``(B, H)`` of one batch size: a list a kind, an entry a layer; empty where a kind is not needed."""
-
-    z: list[Tensor]
-    da: list[Tensor]
-    n: list[Tensor]
-    z_hat: list[Tensor]
-    dropped: list[Tensor]
 
 
 class Workspace:
@@ -43,6 +34,10 @@ class Workspace:
     computed from copies in that dtype, made anew by each forward pass, and sum up in float32 before they are rounded to
     it; the weights proper, their gradients, the norms, the logits and the loss keep the parameter's dtype.
 
+    On a processor with a C compiler the layers of float32 are computed in C (``NativeLinear``), and a ReLU network without
+    norms or masks as a whole (``NativeChain``): also in mixed precision where the processor multiplies bfloat16 in
+    hardware, and then float32 sums are not rounded, but for the operands of the next product.
+
     ``layers`` are the network's, or views of their copies, as the last forward pass used them. ``norm_gradients`` holds
     (dγ_k, dβ_k) ``(H,)`` of the layers that the last backward pass has come to.
 
@@ -56,7 +51,6 @@ class Workspace:
         self.network = network
         self.is_mixed = dtype is not None and dtype != flat.dtype
         self.dtype = dtype if dtype is not None else flat.dtype
-        self._device = flat.device
         self._forward, self._backward = IN_PLACE[network.activation]
         self._is_relu = network.activation == "relu"
         self._native = native_linear() if not self.is_mixed and is_native(flat) else None
@@ -69,8 +63,7 @@ class Workspace:
         self.norm_gradients: dict[int, tuple[Tensor, Tensor]] = {}
         self._chain: NativeChain | None = None
         self._chains: dict[int, tuple[Sequence[Layer], Buffers, NativeChain]] = {}
-        self._views: dict[tuple[int, bool], Buffers] = {}
-        self._memory: dict[str, list[Tensor]] = {}
+        self._pool = BufferPool(network, self.dtype)
         if self.is_mixed:
             # Outside of inference mode, whose tensors could not be written in training.
             with torch.inference_mode(False):
@@ -86,11 +79,12 @@ class Workspace:
         """
         layers = self.layers = self._own_layers = self.network.layers
         masks = self._masks = training.masks if training is not None and training.masks else [None] * len(layers)
-        buffers = self._buffers = self._buffers_for(x.shape[0], masks)
+        drops = any(mask is not None for mask in masks)
+        buffers = self._buffers = self._pool.buffers(x.shape[0], drops=drops)
         self._norms = []
         if self.is_mixed:
             layers = self.layers = self._copy_layers
-        chain = self._chain = self._chain_for(x)
+        chain = self._chain = None if drops else self._chain_for(x)
         if chain is not None:
             self._linear = IN_TORCH if self._native is None else self._native
             logits, x16 = chain.forward(x), chain.memory.x16
@@ -127,7 +121,7 @@ class Workspace:
 
     def _chain_for(self, x: Tensor) -> NativeChain | None:
         """The whole network in C, where it takes this minibatch."""
-        if not (self._has_chain and self._takes(x)) or any(mask is not None for mask in self._masks):
+        if not (self._has_chain and self._takes(x)):
             return None
         rows, layers, buffers = x.shape[0], self._own_layers, self._buffers
         of_layers, of_buffers, chain = self._chains.get(rows, (None, None, None))
@@ -141,10 +135,10 @@ class Workspace:
         if not self.is_mixed:
             return NativeChain(self._own_layers, ChainMemory(buffers.z, buffers.da))
         memory = ChainMemory(
-            z=self._rows("float z", rows, widths, torch.float32),
-            dz16=[*buffers.da, *self._rows("dz16", rows, widths[-1:], self.dtype)],
+            z=self._pool.rows("float z", rows, widths, torch.float32),
+            dz16=[*buffers.da, *self._pool.rows("dz16", rows, widths[-1:], self.dtype)],
             a16=buffers.z,
-            x16=self._rows("x16", rows, self.network.sizes[:1], self.dtype)[0],
+            x16=self._pool.rows("x16", rows, self.network.sizes[:1], self.dtype)[0],
         )
         return NativeChain(self._own_layers, memory, self._copy_layers)
 
@@ -280,30 +274,3 @@ class Workspace:
     def __getstate__(self) -> dict[str, Any]:
         # Addresses hold in this process alone.
         return {**self.__dict__, "_chain": None, "_chains": {}}
-
-    def _buffers_for(self, batch_size: int, masks: Sequence[Tensor | None]) -> Buffers:
-        """The first rows of memory that grows with the largest batch."""
-        drops = any(mask is not None for mask in masks)
-        key = batch_size, drops
-        if key not in self._views:
-            *inner, _ = widths = self.network.sizes[1:]
-            has_norms, fine_dtype = self._has_norms, fine(self.dtype)
-            self._views[key] = Buffers(
-                z=self._rows("z", batch_size, widths, self.dtype),
-                da=self._rows("da", batch_size, inner, self.dtype),
-                n=self._rows("n", batch_size, inner if has_norms else (), self.dtype),
-                z_hat=self._rows(
-                    "z_hat", batch_size, inner if has_norms and fine_dtype != self.dtype else (), fine_dtype
-                ),
-                dropped=self._rows("dropped", batch_size, self.network.sizes[:-1] if drops else (), self.dtype),
-            )
-        return self._views[key]
-
-    def _rows(self, kind: str, batch_size: int, widths: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
-        memory = self._memory.get(kind)
-        if widths and (memory is None or batch_size > len(memory[0])):
-            self._views.clear()
-            with torch.inference_mode(False):
-                memory = [torch.empty(batch_size, width, dtype=dtype, device=self._device) for width in widths]
-            self._memory[kind] = memory
-        return [rows[:batch_size] for rows in memory] if widths and memory is not None else []

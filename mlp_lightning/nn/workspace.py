@@ -34,9 +34,9 @@ class Workspace:
     computed from copies in that dtype, made anew by each forward pass, and sum up in float32 before they are rounded to
     it; the weights proper, their gradients, the norms, the logits and the loss keep the parameter's dtype.
 
-    On a processor with a C compiler the layers of float32 are computed in C (``NativeLinear``), and a ReLU network without
-    norms or masks as a whole (``NativeChain``): also in mixed precision where the processor multiplies bfloat16 in
-    hardware, and then float32 sums are not rounded, but for the operands of the next product.
+    On a processor with a C compiler the layers of float32 are computed in C (``NativeLinear``), and a ReLU network
+    without norms or masks as a whole (``NativeChain``): also in mixed precision where the processor multiplies bfloat16
+    in hardware, and then float32 sums are not rounded but where they become an operand of the next product.
 
     ``layers`` are the network's, or views of their copies, as the last forward pass used them. ``norm_gradients`` holds
     (dγ_k, dβ_k) ``(H,)`` of the layers that the last backward pass has come to.

@@ -22,6 +22,8 @@ from mlp_lightning.data import Batches, load_dataset, train_share
 from mlp_lightning.nn import SoftmaxCrossEntropy
 
 LR, BATCH_SIZE, IMAGES = 0.01, 64, 60_000
+FIT = "fit --config relu.yaml"
+MIXED = "the same, bf16-mixed"
 
 Weights = list[tuple[Tensor, Tensor]]
 
@@ -78,9 +80,10 @@ def check(x: Tensor, y: Tensor) -> float:
     return difference
 
 
-def fit_epoch() -> float:
+def fit_epoch(precision: str) -> float:
     """Seconds of the steps of one epoch, the validation within each minibatch included."""
-    return fit({"config": "relu.yaml", "test": "never", "trainer.max_epochs": 1})["train_seconds"]
+    options = {"config": "relu.yaml", "test": "never", "trainer.max_epochs": 1, "trainer.precision": precision}
+    return fit(options)["train_seconds"]
 
 
 def run() -> None:
@@ -98,10 +101,10 @@ def run() -> None:
         sample_by_sample(weights, x, y)
         return (time.perf_counter() - start) * IMAGES / options.images
 
-    names = {"sample by sample": scaled, "fit --config relu.yaml": fit_epoch}
+    names = {"sample by sample": scaled, FIT: lambda: fit_epoch("32-true"), MIXED: lambda: fit_epoch("bf16-mixed")}
     seconds = in_turn(names, options.rounds, benchmark.calm)
     for name, values in seconds.items():
-        over = ratio(values, seconds["fit --config relu.yaml"])
+        over = ratio(values, seconds[FIT])
         scale = f", {options.images} images scaled to {IMAGES}" if name == "sample by sample" else ""
         line = f"  {name:24} {spread(values).median:7.2f} s an epoch, ratio {over}{scale}"
         benchmark.row(line, name=name, seconds=values, ratio=over, images=options.images)

@@ -428,10 +428,10 @@ def test_the_update_is_the_first_step_of_a_training(options, trainer_options, mo
     for weights in (step.value for step in recorded if step.name == "W"):
         # What follows the rule.
         change[: len(weights)] = weights - before[: len(weights)]
-    # Plain SGD is rounded once, within the product, where the formulas that are shown round twice.
-    roundings = 1 if options.get("optimizer") == "sgd" and "momentum" not in options else 0
-    atol = roundings * torch.finfo(before.dtype).eps * float(before.abs().max())
-    torch.testing.assert_close(change, stop.after - before, rtol=0, atol=atol)
+    # In float32 the training's sums are rounded in another order, or within a product, where there is a compiler.
+    is_fine = before.dtype == torch.float64
+    atol = 0 if is_fine else torch.finfo(before.dtype).eps * float(before.abs().max())
+    torch.testing.assert_close(change, stop.after - before, rtol=0 if is_fine else 1e-5, atol=atol)
 
 
 def test_the_command_prints_and_writes_a_page(tmp_path, capsys):

@@ -48,28 +48,39 @@ void linear_backward_input(sgemm_t *sgemm, const float *dz, const float *weight,
 }
 
 /* b <- keep b + share times the sum of dZ's rows, for blocks of columns: each column is summed from the first row to
-   the last, whatever the number of threads. */
-PART void add_rows(const float *restrict dz, float *restrict bias, int64_t start, int64_t stop, int64_t rows,
-                     int64_t width, float share, float keep)
+   the last, whatever the number of threads. Where A is given, dZ holds dA and becomes dA where A > 0, else 0. */
+PART void finish_delta(float *restrict dz, const float *restrict a, float *restrict bias, int64_t start, int64_t stop,
+                       int64_t rows, int64_t width, float share, float keep)
 {
     for (int64_t first = start * COLUMNS; first < stop * COLUMNS; first += COLUMNS) {
         const int64_t count = width - first < COLUMNS ? width - first : COLUMNS;
         float sums[COLUMNS] = {0};
-        for (int64_t i = 0; i < rows; i++)
+        for (int64_t i = 0; i < rows; i++) {
+            float *restrict d = dz + i * width + first;
+            if (a)
+                for (int64_t j = 0; j < count; j++)
+                    d[j] = a[i * width + first + j] > 0 ? d[j] : 0;
             for (int64_t j = 0; j < count; j++)
-                sums[j] += dz[i * width + first + j];
+                sums[j] += d[j];
+        }
         for (int64_t j = 0; j < count; j++) /* what is not kept may be anything, NaN too */
             bias[first + j] = (keep == 0 ? 0 : keep * bias[first + j]) + share * sums[j];
     }
 }
 
+static void finish_deltas(float *dz, const float *a, float *bias, int64_t rows, int64_t width, float share, float keep,
+                          int threads)
+{
+    SHARE((width + COLUMNS - 1) / COLUMNS, threads, rows * width >= PARALLEL,
+          finish_delta(dz, a, bias, start, stop, rows, width, share, keep));
+}
+
 /* W <- keep W + share dW and b <- keep_bias b + share db, with dW = dZ' X and db the sum of dZ's rows. */
-void linear_backward(sgemm_t *sgemm, const float *dz, const float *x, float *weight, float *bias, int64_t rows,
+void linear_backward(sgemm_t *sgemm, float *dz, const float *x, float *weight, float *bias, int64_t rows,
                      int64_t fan_in, int64_t fan_out, float share, float keep, float keep_bias, int threads)
 {
     product(sgemm, dz, 1, x, 0, weight, fan_out, fan_in, rows, share, keep);
-    SHARE((fan_out + COLUMNS - 1) / COLUMNS, threads, rows * fan_out >= PARALLEL,
-          add_rows(dz, bias, start, stop, rows, fan_out, share, keep_bias));
+    finish_deltas(dz, 0, bias, rows, fan_out, share, keep_bias, threads);
 }
 
 PART void mask(float *restrict da, const float *restrict a, int64_t start, int64_t stop)
@@ -103,25 +114,23 @@ void forward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const float 
 }
 
 /* After forward_pass, from dlogits (B, K): the gradient of all layers, or where `descends` one step along it, with the
-   numbers of linear_backward. A layer's weights have served once the layer before has its dA. Returns the sum over all
-   biases, or over their gradients, which is not finite where a delta was not. */
-double backward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const float *x, const float *dlogits, int64_t rows,
-                   int descends, float share, float keep, float keep_bias, int threads)
+   numbers of linear_backward; dlogits stay as they are. A layer's weights have served once the layer before has its dA.
+   Returns the sum over all biases, or over their gradients, which is not finite where a delta was not. */
+double backward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const float *x, float *dlogits, int64_t rows,
+                     int descends, float share, float keep, float keep_bias, int threads)
 {
-    const float *dz = dlogits;
     double sum = 0;
     for (int k = count - 1; k >= 0; k--) {
         const layer_t l = layers[k];
-        float *da = k > 0 ? layers[k - 1].dz : 0;
+        const int is_last = k == count - 1;
+        float *dz = is_last ? dlogits : l.dz, *bias = descends ? l.bias : l.dbias;
+        finish_deltas(dz, is_last ? 0 : l.z, bias, rows, l.fan_out, share, keep_bias, threads);
         if (k > 0)
-            linear_backward_input(sgemm, dz, l.weight, da, rows, l.fan_in, l.fan_out);
-        linear_backward(sgemm, dz, k > 0 ? layers[k - 1].z : x, descends ? l.weight : l.dweight,
-                        descends ? l.bias : l.dbias, rows, l.fan_in, l.fan_out, share, keep, keep_bias, threads);
-        if (k > 0)
-            relu_backward(da, layers[k - 1].z, rows * l.fan_in, threads);
-        dz = da;
+            linear_backward_input(sgemm, dz, l.weight, layers[k - 1].dz, rows, l.fan_in, l.fan_out);
+        product(sgemm, dz, 1, k > 0 ? layers[k - 1].z : x, 0, descends ? l.weight : l.dweight, l.fan_out, l.fan_in,
+                rows, share, keep);
         for (int64_t j = 0; j < l.fan_out; j++)
-            sum += (descends ? l.bias : l.dbias)[j];
+            sum += bias[j];
     }
     return sum;
 }

@@ -63,6 +63,8 @@ class Workspace:
         self.norm_gradients: dict[int, tuple[Tensor, Tensor]] = {}
         self._chain: NativeChain | None = None
         self._chains: dict[int, tuple[Sequence[Layer], Buffers, NativeChain]] = {}
+        self._no_masks: Sequence[Tensor | None] = [None] * len(self.layers)
+        self._masks: Sequence[Tensor | None] = self._no_masks
         self._pool = BufferPool(network, self.dtype)
         if self.is_mixed:
             # Outside of inference mode, whose tensors could not be written in training.
@@ -78,8 +80,9 @@ class Workspace:
             training: as ``MLP.forward``'s, with masks in the dtype of the products; None to evaluate.
         """
         layers = self.layers = self._own_layers = self.network.layers
-        masks = self._masks = training.masks if training is not None and training.masks else [None] * len(layers)
+        masks = training.masks if training is not None else ()
         drops = any(mask is not None for mask in masks)
+        self._masks = masks if drops else self._no_masks
         buffers = self._buffers = self._pool.buffers(x.shape[0], drops=drops)
         self._norms = []
         if self.is_mixed:
@@ -117,7 +120,7 @@ class Workspace:
         return self._native if self._native is not None and self._takes(x) else IN_TORCH
 
     def _takes(self, x: Tensor) -> bool:
-        return is_native(x) and x.shape[1:] == self.network.sizes[:1]
+        return is_native(x) and x.ndim == 2 and x.shape[1] == self.network.sizes[0]
 
     def _chain_for(self, x: Tensor) -> NativeChain | None:
         """The whole network in C, where it takes this minibatch."""

@@ -104,21 +104,27 @@ typedef struct {
 } layer_t;
 
 /* Z of all layers from X (B, D), with relu between them; the last one's is the logits. */
-void forward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const float *x, int64_t rows, int threads)
+const float *forward_pass(const void *sgemm, const void *chain, int count, const float *x, uint16_t *x16, int64_t rows,
+                          int threads)
 {
+    (void)x16;
+    const layer_t *layers = chain;
     for (int k = 0; k < count; k++) {
         const layer_t l = layers[k];
-        linear_forward(sgemm, k > 0 ? layers[k - 1].z : x, l.weight, l.bias, l.z, rows, l.fan_in, l.fan_out,
+        linear_forward((sgemm_t *)sgemm, k > 0 ? layers[k - 1].z : x, l.weight, l.bias, l.z, rows, l.fan_in, l.fan_out,
                        k < count - 1 ? 0 : -INFINITY, threads);
     }
+    return layers[count - 1].z;
 }
 
 /* After forward_pass, from dlogits (B, K): the gradient of all layers, or where `descends` one step along it, with the
    numbers of linear_backward; dlogits stay as they are. A layer's weights have served once the layer before has its dA.
    Returns the sum over all biases, or over their gradients, which is not finite where a delta was not. */
-double backward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const float *x, float *dlogits, int64_t rows,
-                     int descends, float share, float keep, float keep_bias, int threads)
+double backward_pass(const void *sgemm, const void *chain, int count, const float *x, const uint16_t *x16,
+                     float *dlogits, int64_t rows, int descends, float share, float keep, float keep_bias, int threads)
 {
+    (void)x16;
+    const layer_t *layers = chain;
     double sum = 0;
     for (int k = count - 1; k >= 0; k--) {
         const layer_t l = layers[k];
@@ -126,9 +132,9 @@ double backward_pass(sgemm_t *sgemm, const layer_t *layers, int count, const flo
         float *dz = is_last ? dlogits : l.dz, *bias = descends ? l.bias : l.dbias;
         finish_deltas(dz, is_last ? 0 : l.z, bias, rows, l.fan_out, share, keep_bias, threads);
         if (k > 0)
-            linear_backward_input(sgemm, dz, l.weight, layers[k - 1].dz, rows, l.fan_in, l.fan_out);
-        product(sgemm, dz, 1, k > 0 ? layers[k - 1].z : x, 0, descends ? l.weight : l.dweight, l.fan_out, l.fan_in,
-                rows, share, keep);
+            linear_backward_input((sgemm_t *)sgemm, dz, l.weight, layers[k - 1].dz, rows, l.fan_in, l.fan_out);
+        product((sgemm_t *)sgemm, dz, 1, k > 0 ? layers[k - 1].z : x, 0, descends ? l.weight : l.dweight, l.fan_out,
+                l.fan_in, rows, share, keep);
         for (int64_t j = 0; j < l.fan_out; j++)
             sum += bias[j];
     }

@@ -72,9 +72,11 @@ PART void add_bias_relu(const float *restrict z, const float *restrict bias, bf1
 }
 
 /* The logits, the last layer's z, from X (B, D), whose rounded form takes the place x16. */
-void forward_pass_bf16(gemm_bf16_t *gemm, const layer_t *layers, int count, const float *x, bf16 *x16, int64_t rows,
-                       int threads)
+const float *forward_pass_bf16(const void *product_, const void *chain, int count, const float *x, bf16 *x16,
+                               int64_t rows, int threads)
 {
+    gemm_bf16_t *gemm = (gemm_bf16_t *)product_;
+    const layer_t *layers = chain;
     round_all(x, x16, rows * layers[0].fan_in, threads);
     for (int k = 0; k < count; k++) {
         const layer_t l = layers[k];
@@ -86,6 +88,7 @@ void forward_pass_bf16(gemm_bf16_t *gemm, const layer_t *layers, int count, cons
         else
             SHARE(rows, threads, pays, add_bias(l.z, l.bias, start, stop, l.fan_out));
     }
+    return layers[count - 1].z;
 }
 
 /* As `add_rows` of layers.c, of dZ in float. Where A is given, dZ is dA where A > 0, else 0; it is rounded as well. */
@@ -111,9 +114,13 @@ PART void finish_delta(float *restrict dz, const bf16 *restrict a, bf16 *restric
 }
 
 /* As `backward_pass` of layers.c; dlogits (B, K) stay as they are. */
-double backward_pass_bf16(gemm_bf16_t *gemm, const layer_t *layers, int count, const bf16 *x16, float *dlogits,
-                          int64_t rows, int descends, float share, float keep, float keep_bias, int threads)
+double backward_pass_bf16(const void *product_, const void *chain, int count, const float *x, const bf16 *x16,
+                          float *dlogits, int64_t rows, int descends, float share, float keep, float keep_bias,
+                          int threads)
 {
+    (void)x;
+    gemm_bf16_t *gemm = (gemm_bf16_t *)product_;
+    const layer_t *layers = chain;
     double sum = 0;
     for (int k = count - 1; k >= 0; k--) {
         const layer_t l = layers[k];

@@ -6,7 +6,7 @@ In mixed precision operands are rounded to bfloat16, whose products are summed u
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,9 +72,10 @@ class NativeChain:
             self._forward, self._backward = functions.forward_pass_bf16, functions.backward_pass_bf16
         else:
             self._forward, self._backward = functions.forward_pass, functions.backward_pass
-        self._forward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * (2 if rounded else 1), SIZE, COUNT]
-        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, COUNT, *[NUMBER] * 3, COUNT]
+        self._forward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, COUNT]
+        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 3, SIZE, COUNT, *[NUMBER] * 3, COUNT]
         self._forward.restype, self._backward.restype = None, ctypes.c_double
+        self._x16 = None if memory.x16 is None else memory.x16.data_ptr()
         self._structs = ((_MixedLayer if rounded else _Layer) * self._count)()
         for k, (struct, layer) in enumerate(zip(self._structs, layers, strict=True)):
             struct.fan_out, struct.fan_in = layer.weight.shape
@@ -90,9 +91,8 @@ class NativeChain:
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of X ``(B, D)``; what a hidden layer gives the next is left in ``z``, or in ``a16``."""
-        x16 = self.memory.x16
-        self._x = x if x16 is None else x16
-        pointers = (x.data_ptr(),) if x16 is None else (x.data_ptr(), x16.data_ptr())
+        self._x = x
+        pointers = (x.data_ptr(), self._x16)
         self._forward(self._product, self._structs, self._count, *pointers, x.shape[0], torch.get_num_threads())
         return self.memory.z[-1]
 
@@ -106,10 +106,16 @@ class NativeChain:
         Returns:
             The sum over all that it wrote of biases: not finite where a delta was not.
         """
-        pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
+        pointers, rows = (self._x.data_ptr(), self._x16, dlogits.data_ptr()), self._x.shape[0]
         numbers = (descends, share, keep, keep_bias, torch.get_num_threads())
         total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, *numbers)
         return total
+
+    @property
+    def for_steps(self) -> tuple[Any, ...]:
+        """The first arguments of ``make_steps`` in C."""
+        passes = (ctypes.cast(self._forward, POINTER), ctypes.cast(self._backward, POINTER))
+        return *passes, self._product, self._structs, self._count, self._x16
 
 
 def has_chain(*, is_mixed: bool) -> bool:

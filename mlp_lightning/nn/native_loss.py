@@ -43,10 +43,8 @@ class NativeCrossEntropy:
         if not (fits and targets.dtype == torch.int64 and targets.is_contiguous()):
             return self._in_torch(logits, targets)
         rows, classes = logits.shape
-        if rows > self._rows or classes != self._classes:
-            self._make_room(rows, classes)
-        dlogits = self._dlogits if rows == self._rows else self._dlogits[:rows]
-        pointers = (logits.data_ptr(), targets.data_ptr(), self._losses.data_ptr(), dlogits.data_ptr())
+        losses, dlogits = self.memory(rows, classes)
+        pointers = (logits.data_ptr(), targets.data_ptr(), losses.data_ptr(), dlogits.data_ptr())
         if self._forward(*pointers, self._sum_pointer, rows, classes, torch.get_num_threads()):
             return self._in_torch(logits, targets)
         self._was_native = True
@@ -54,6 +52,12 @@ class NativeCrossEntropy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return in_place, (self._loss,)
+
+    def memory(self, rows: int, classes: int) -> tuple[Tensor, Tensor]:
+        """The losses ``(B,)`` and dlogits ``(B, K)``."""
+        if rows > self._rows or classes != self._classes:
+            self._make_room(rows, classes)
+        return self._losses, self._dlogits if rows == self._rows else self._dlogits[:rows]
 
     def _make_room(self, rows: int, classes: int) -> None:
         self._rows, self._classes = rows, classes

@@ -133,6 +133,12 @@ class Workspace:
             self._chains[rows] = layers, buffers, chain
         return chain
 
+    def chain_of(self, x: Tensor) -> NativeChain | None:
+        """The whole network in C for minibatches like this one, without masks; None where it does not take them."""
+        self._own_layers, self.layers = self.network.layers, self._copy_layers if self.is_mixed else self.network.layers
+        self._masks, self._buffers = self._no_masks, self._pool.buffers(x.shape[0], drops=False)
+        return self._chain_for(x)
+
     def _new_chain(self, rows: int) -> NativeChain:
         buffers, widths = self._buffers, self.network.sizes[1:]
         if not self.is_mixed:

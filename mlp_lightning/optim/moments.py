@@ -32,11 +32,25 @@ class AdaptiveMoments(UpdateRule):
     def adam_step(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """θ ← θ − η m̂ / (√v̂ + ε), in place, after m, v and t have moved on (Kingma & Ba 2015, Algorithm 1)."""
         t = state["step"] = state.get("step", 0) + 1
+        rate, eps = self.rate_and_eps(t, group)
+        self.descend(parameter, grad, state, group, rate=rate, eps=eps)
+
+    @staticmethod
+    def rate_and_eps(t: int, group: Mapping[str, Any]) -> tuple[float, float]:
+        """What multiplies m, and what is added to √v, at step t = 1, 2, …"""
         # m̂ / (√v̂ + ε) = (c₂ / c₁) · m / (√v + c₂ ε), with c₁ = 1 − β1ᵗ and c₂ = √(1 − β2ᵗ): both corrections are
         # numbers, so they cost no pass over the tensor.
         c1 = 1 - group["beta1"] ** t
         c2 = math.sqrt(1 - group["beta2"] ** t)
-        self.descend(parameter, grad, state, group, rate=group["lr"] * c2 / c1, eps=c2 * group["eps"])
+        return group["lr"] * c2 / c1, c2 * group["eps"]
+
+    def moments(self, parameter: Tensor) -> tuple[Tensor, Tensor, int]:
+        """m, v and the number of steps made, for whoever makes the next ones."""
+        state = self.state[parameter]
+        t: int = state.setdefault("step", 0)
+        m = zero_at_first(state, "first_moment", parameter)
+        v = zero_at_first(state, "second_moment", parameter)
+        return m, v, t
 
     def descend(
         self,

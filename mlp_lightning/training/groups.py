@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonito
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from mlp_lightning.data.loader import GATHERED_ROWS, Batch
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.module import MLPModule
 
@@ -84,6 +85,10 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         assert isinstance(module, MLPModule)
         try:
             with torch.inference_mode():
+                while made < count and module.makes_many:
+                    batches = self._alike(data_fetcher, count - made)
+                    for _ in module.hand_steps(batches, first + updates):
+                        made, updates = made + 1, updates + 1
                 while made < count:
                     batch, _, _ = next(data_fetcher)
                     in_update += 1
@@ -96,6 +101,17 @@ class GroupedEpochLoop(_TrainingEpochLoop):
             self.batch_progress.increment_by(made)
             self.manual_optimization.optim_step_progress.increment_by(updates)
             self._batches_that_stepped += updates
+
+    @staticmethod
+    def _alike(data_fetcher: _DataFetcher, most: int) -> list[Batch]:
+        """The next minibatches, of as many samples each: no more than are gathered at a time, to keep memory small.
+
+        The last minibatch of an epoch, which may be smaller, ends a group, and is none of those before.
+        """
+        batches: list[Batch] = []
+        while len(batches) < most and sum(batch.size for batch in batches) < GATHERED_ROWS:
+            batches.append(next(data_fetcher)[0])
+        return batches
 
     def _minibatches_to_event(self) -> int:
         """Minibatches up to and with the next at which something may happen, at least 1."""

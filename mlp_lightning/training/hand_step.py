@@ -1,5 +1,6 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from mlp_lightning.nn import MLP
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.losses import Loss
-from mlp_lightning.nn.native_loss import in_place
+from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.nn.workspace import Workspace
@@ -20,7 +21,8 @@ from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.accumulation import Accumulation, check_size
-from mlp_lightning.training.finiteness import Finiteness
+from mlp_lightning.training.finiteness import Finiteness, LetPass
+from mlp_lightning.training.native_steps import NativeSteps
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
@@ -118,6 +120,10 @@ class HandStep:
         needs_gradient = clips or skips or world_size > 1 or accumulate > 1
         needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
         self.adds_to_weights = is_plain and not needs_gradient
+        is_bare = not (needs_gradient or l1 or max_norm or dropout or adversary)
+        self._native_steps: NativeSteps | None = None
+        if is_bare and isinstance(self.loss, NativeCrossEntropy) and NativeSteps.takes(rule):
+            self._native_steps = NativeSteps(self.workspace, self.loss, rule, reduction)
 
     def __call__(
         self, batch: Batch, lr: float, *, step: int = 0, updates: bool = True, keep_gradient: bool = True
@@ -200,6 +206,35 @@ class HandStep:
             if allowed or self.scaler is not None:
                 self._update(gradient, keep_gradient)
         return loss_sum, normalizer
+
+    @property
+    def makes_many(self) -> bool:
+        """Whether ``make_many`` may make steps."""
+        return self._native_steps is not None and not isinstance(self.finiteness, LetPass)
+
+    def make_many(self, batches: Sequence[Batch], rates: Sequence[float], step: int) -> Iterator[tuple[float, float]]:
+        """Make steps in one go, bitwise those that as many calls would make, as long as they are finite.
+
+        Args:
+            batches: whole minibatches of as many samples each.
+            rates: the learning rate of each.
+            step: the number of the first.
+
+        Yields:
+            What a call returns, for each step that was made; it may be none. The next one is to be made by a call,
+            which raises NotFinite if that is the reason.
+
+        Raises:
+            NotFinite: after the last one.
+        """
+        assert self._native_steps is not None
+        losses, biases = self._native_steps.run(batches, rates)
+        size = batches[0].size
+        self.samples_seen += size * len(losses)
+        for loss in losses:
+            yield loss, float(size)
+        if biases is not None:
+            self.finiteness.check_update(step + len(losses) - 1, losses[-1], rates[len(losses) - 1], biases)
 
     def gathered_state(self) -> dict[str, Any]:
         """For a checkpoint between two updates, what was gathered over all processes; empty at an update."""

@@ -1,6 +1,7 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -129,6 +130,36 @@ class MLPModule(ConfiguredModule):
                 self._average(step)
         if self._validates_within_steps:
             self._validate_within_step(batch)
+
+    @property
+    def makes_many(self) -> bool:
+        """Whether ``hand_steps`` can make several steps at a time."""
+        nothing_after = self._averaging is None and not self._validates_within_steps
+        return self._hand_step.makes_many and nothing_after
+
+    def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[None]:
+        """``hand_step`` of one minibatch after another, several in one go; yields after each.
+
+        Args:
+            batches: whole minibatches of as many samples each.
+            step: the number of the first.
+
+        Raises:
+            NotFinite: as ``hand_step``.
+        """
+        rates = [self.hparams["lr"] * self._schedule(step + k) for k in range(len(batches))]
+        made = 0
+        try:
+            for loss_sum, normalizer in self._hand_step.make_many(batches, rates, step):
+                self._add_to_curve("train/loss", loss_sum, normalizer, skipped=False)
+                made += 1
+                yield
+        except NotFinite as error:
+            error.checkpoint = newest_finite(self.trainer)
+            raise
+        for k in range(made, len(batches)):
+            self.hand_step(batches[k], step + k, keep_gradient=False)
+            yield
 
     def _add_to_curve(self, name: str, amount: float | Tensor, weight: float | Tensor, skipped: bool) -> None:
         nothing = torch.zeros_like(amount) if isinstance(amount, Tensor) else 0.0

@@ -277,6 +277,7 @@ def test_interrupted_in_a_group_the_counters_are_those_of_the_steps_made(run, mo
         hand_step(self, batch, step, **options)
 
     monkeypatch.setattr(MLPModule, "hand_step", interrupted)
+    monkeypatch.setattr(MLPModule, "makes_many", False)
     loops = []
 
     class Look(pl.Callback):

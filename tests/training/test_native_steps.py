@@ -1,0 +1,180 @@
+"""Steps that are made in one go, against as many calls: bit by bit."""
+
+import pytest
+import torch
+
+from mlp_lightning.data.loader import Batch
+from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
+from mlp_lightning.nn.dropout import Dropout
+from mlp_lightning.nn.native_chain import has_chain
+from mlp_lightning.optim import SGD, Adam, AdamW, NAdam
+from mlp_lightning.training.finiteness import LetPass, NotFinite
+from mlp_lightning.training.hand_step import HandStep
+
+BF16 = torch.bfloat16
+PRECISIONS = [
+    pytest.param(
+        None, marks=pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS"), id="float32"
+    ),
+    pytest.param(
+        BF16,
+        marks=pytest.mark.skipif(not has_chain(is_mixed=True), reason="no bfloat16 products in hardware"),
+        id="bf16-mixed",
+    ),
+]
+SIZES = (12, 150, 70, 4)
+RULES = {
+    "sgd": lambda net: SGD([net.flat], 0.1),
+    "sgd, decay": lambda net: SGD([net.flat], 0.1, weight_decay=0.1),
+    "sgd, decay of weights": lambda net: SGD(
+        [net.flat], 0.1, weight_decay=0.1, decay_biases=False, weight_numel=net.weight_numel
+    ),
+    "adam": lambda net: Adam([net.flat], 0.01, beta1=0.8),
+    "adamw": lambda net: AdamW([net.flat], 0.01, weight_decay=0.0),
+}
+RATES = [0.1, 0.05, 0.02, 0.2, 0.01]
+
+
+def make(rule="sgd", dtype=None, *, loss=None, reduction="mean", activation="relu", of=torch.float32, **options):
+    net = MLP(SIZES, activation, "he_normal", generator=torch.Generator().manual_seed(0), dtype=of)
+    make_rule = RULES[rule] if isinstance(rule, str) else rule
+    loss = SoftmaxCrossEntropy("sum") if loss is None else loss
+    return HandStep(net, loss, make_rule(net), reduction=reduction, dtype_of_products=dtype, **options)
+
+
+def minibatches(count=5, samples=64):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(count * samples, SIZES[0], generator=generator)
+    y = torch.randint(SIZES[-1], (count * samples,), generator=generator)
+    pairs = zip(x.split(samples), y.split(samples), strict=True)
+    return [Batch(part, classes, x[:0], y[:0], samples) for part, classes in pairs]
+
+
+def call(step, batches, rates, first=0):
+    return [
+        step(batch, lr, step=first + k, keep_gradient=False)
+        for k, (batch, lr) in enumerate(zip(batches, rates, strict=True))
+    ]
+
+
+def assert_equal(one, other):
+    assert torch.equal(one.network.flat, other.network.flat)
+    assert one.samples_seen == other.samples_seen
+    ours, theirs = (step.rule.state_dict()["state"] for step in (one, other))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.get(0, {}).items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[0][name]))
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("rule", RULES)
+def test_bits_are_those_of_as_many_calls(rule, reduction, dtype):
+    batches = minibatches()
+    rates = [lr if reduction == "mean" else lr / 64 for lr in RATES]
+    together, one_by_one = (make(rule, dtype, reduction=reduction) for _ in range(2))
+    assert together.makes_many
+    expected = call(one_by_one, batches, rates)
+    # Begun by a call, as after a step that was recorded.
+    found = call(together, batches[:1], rates[:1])
+    found += list(together.make_many(batches[1:], rates[1:], 1))
+    assert found == expected
+    assert_equal(together, one_by_one)
+    # And gone on with by another.
+    call(together, batches, rates, 5)
+    call(one_by_one, batches, rates, 5)
+    assert_equal(together, one_by_one)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_step_that_is_not_finite_is_left_to_a_call(rule, dtype):
+    batches = minibatches()
+    batches[3].x[5, 2] = float("nan")
+    together, one_by_one = (make(rule, dtype) for _ in range(2))
+    found = list(together.make_many(batches, RATES, 0))
+    assert found == call(one_by_one, batches[:3], RATES[:3])
+    assert_equal(together, one_by_one)
+    with pytest.raises(NotFinite, match=r"^step 4 is not finite: the input has nan in sample 5 of the minibatch, col"):
+        together(batches[3], RATES[3], step=3)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_gradient_that_overflows(rule, dtype):
+    """Finite logits, and weights that make a delta overflow on its way back."""
+    step = make(rule, dtype)
+    for layer, scale in zip(step.network.layers, (1e-36, 1e25, 1e15), strict=True):
+        layer.weight.detach().mul_(scale)
+    batches = minibatches()
+
+    def go_on():
+        made = list(step.make_many(batches, RATES, 7))
+        call(step, batches[len(made) :], RATES[len(made) :], 7)
+
+    with pytest.raises(NotFinite, match=r"^step 8 is not finite: the gradient of layer . overflows"):
+        go_on()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_minibatches_of_another_kind_are_left_to_calls(dtype):
+    step, (first, second, *_) = make("sgd", dtype), minibatches()
+    before = step.network.flat.clone()
+    others = [
+        first._replace(x=first.x[:5], y=first.y[:5], size=5),
+        first._replace(partner_y=first.y, share=0.5),
+        first._replace(x=first.x.double()),
+        first._replace(y=first.y.int()),
+        first._replace(x=first.x.t().contiguous().t()),
+    ]
+    for other in others:
+        assert list(step.make_many([second, other], RATES[:2], 0)) == []
+    assert torch.equal(step.network.flat, before)
+    assert step.samples_seen == 0
+
+
+@pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
+def test_a_class_that_there_is_not_is_left_to_a_call():
+    step, batches = make(), minibatches()
+    batches[1].y[7] = SIZES[-1]
+    assert len(list(step.make_many(batches, RATES, 0))) == 1
+    with pytest.raises((RuntimeError, IndexError)):
+        step(batches[1], RATES[1], step=1)
+
+
+@pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rule": lambda net: SGD([net.flat], 0.1, momentum=0.9)},
+        {"rule": lambda net: Adam([net.flat], 0.1, weight_decay=0.1)},
+        {"rule": lambda net: AdamW([net.flat], 0.1)},
+        {"rule": lambda net: Adam([net.flat], 0.1, amsgrad=True)},
+        {"rule": lambda net: NAdam([net.flat], 0.1)},
+        {"clip_norm": 1.0},
+        {"clip_value": 1.0},
+        {"l1": 0.1},
+        {"max_norm": 1.0},
+        {"dropout": Dropout(SIZES, 0.1, 0.0, 0)},
+        {"accumulate": 2},
+        {"skips": True},
+        {"loss": SoftmaxCrossEntropy("sum", label_smoothing=0.1)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_needs_more_is_made_by_calls(options):
+    assert not make(**options).makes_many
+
+
+@pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
+def test_who_compares_steps_gets_every_one():
+    step = make()
+    step.finiteness = LetPass(step.workspace)
+    assert not step.makes_many
+
+
+@pytest.mark.parametrize("options", [{"activation": "tanh"}, {"of": torch.float64}])
+def test_networks_that_c_does_not_take_are_left_to_calls(options):
+    step = make(**options)
+    batches = [batch._replace(x=batch.x.to(step.network.flat.dtype)) for batch in minibatches()]
+    assert not step.makes_many or list(step.make_many(batches, RATES, 0)) == []

@@ -3,14 +3,26 @@
     python benchmarks/step.py [--rounds 5]
 
 The floor is the same matrix products alone: forward, dW and dA of every layer but the first, into memory that is kept.
-All steps of a network and batch size take turns on the same minibatch of MNIST in one process; a ratio is the median
-over rounds, with the least and the greatest.
+All steps of a network and batch size take turns on the same minibatch of MNIST in one process, as many in a row as
+``fit`` makes of one group; a ratio is the median over rounds, with the least and the greatest.
 """
+
+from collections.abc import Callable
 
 from networks import LARGE, NOTEBOOK, SMALL, digits, label
 from results import Benchmark
 from steps import FLOOR, STEPS
 from timing import in_turn, ratio, seconds_a_call, spread
+from torch import Tensor
+
+from mlp_lightning.data.loader import GATHERED_ROWS
+from mlp_lightning.training.groups import STEPS_PER_EXECUTION
+
+
+def seconds_a_step(steps: Callable[[Tensor, Tensor, int], None], x: Tensor, y: Tensor, at_least: float) -> float:
+    """The mean over as many groups as take ``at_least`` seconds."""
+    n = max(1, min(STEPS_PER_EXECUTION - 1, GATHERED_ROWS // len(x)))
+    return seconds_a_call(lambda: steps(x, y, n), at_least) / n
 
 
 def run() -> None:
@@ -27,7 +39,7 @@ def run() -> None:
         for batch_size in options.batch_sizes:
             x, y = data.train_x[:batch_size], data.train_y[:batch_size]
             timers = {
-                name: lambda step=contender.step, x=x, y=y: seconds_a_call(lambda: step(x, y), options.seconds)
+                name: lambda steps=contender.steps, x=x, y=y: seconds_a_step(steps, x, y, options.seconds)
                 for name, contender in contenders.items()
             }
             in_turn(timers, 1)  # memory, threads and caches

@@ -23,11 +23,23 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Contender(NamedTuple):
-    """A step, with what holds its weights and its optimizer's state (None for the bare products)."""
+    """A step, with what holds its weights and its optimizer's state (None for the bare products).
+
+    ``run(x, y, n)`` makes n steps in a row, where that is anything but n calls of ``step``.
+    """
 
     step: Callable[[Tensor, Tensor], None]
     network: nn.Module | None = None
     optimizer: torch.optim.Optimizer | None = None
+    run: Callable[[Tensor, Tensor, int], None] | None = None
+
+    def steps(self, x: Tensor, y: Tensor, n: int) -> None:
+        """Make n steps in a row."""
+        if self.run is not None:
+            self.run(x, y, n)
+        else:
+            for _ in range(n):
+                self.step(x, y)
 
 
 def gemms(sizes: Sequence[int]) -> Contender:
@@ -78,7 +90,13 @@ def fast(sizes: Sequence[int], make_optimizer: MakeOptimizer, dtype: torch.dtype
         with torch.inference_mode():
             hand_step(Batch(x, y, x, y, len(x)), LR, keep_gradient=False)
 
-    return Contender(step, network, optimizer)
+    def run(x: Tensor, y: Tensor, n: int) -> None:
+        with torch.inference_mode():
+            made = len(list(hand_step.make_many([Batch(x, y, x, y, len(x))] * n, [LR] * n, 0)))
+        for _ in range(n - made):
+            step(x, y)
+
+    return Contender(step, network, optimizer, run if hand_step.makes_many else None)
 
 
 def autograd(sizes: Sequence[int], make_optimizer: MakeOptimizer) -> Contender:

@@ -24,12 +24,18 @@ SIGNALLED = """
 import os
 from mlp_lightning.start import main
 from mlp_lightning.training.module import MLPModule
-hand_step = MLPModule.hand_step
-def interrupted(self, batch, step, **options):
+hand_step, hand_steps = MLPModule.hand_step, MLPModule.hand_steps
+def interrupt(step):
     if step == 40 and os.environ.get("LOCAL_RANK", "0") == "0":
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+def interrupted(self, batch, step, **options):
+    interrupt(step)
     hand_step(self, batch, step, **options)
-MLPModule.hand_step = interrupted
+def interrupted_among_many(self, batches, step):
+    for made, _ in enumerate(hand_steps(self, batches, step), step):
+        interrupt(made)
+        yield
+MLPModule.hand_step, MLPModule.hand_steps = interrupted, interrupted_among_many
 main()
 """
 

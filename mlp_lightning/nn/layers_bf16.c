@@ -91,7 +91,7 @@ const float *forward_pass_bf16(const void *product_, const void *chain, int coun
     return layers[count - 1].z;
 }
 
-/* As `add_rows` of layers.c, of dZ in float. Where A is given, dZ is dA where A > 0, else 0; it is rounded as well. */
+/* As `finish_delta` of layers.c; dZ is rounded as well. */
 PART void finish_delta(float *restrict dz, const bf16 *restrict a, bf16 *restrict dz16, float *restrict bias,
                          int64_t start, int64_t stop, int64_t rows, int64_t width, float share, float keep)
 {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -221,28 +222,17 @@ class Finiteness:
 class LetPass(Finiteness):
     """Looks at nothing: for those who compare steps, and are to see what becomes of one that is not finite."""
 
-    def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
+    def check_loss(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    def check_update(
-        self, step: int, loss_sum: float | Tensor, lr: float, biases: float | Tensor | None = None
-    ) -> None:
+    def check_update(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    def allows(
-        self,
-        step: int,
-        loss_sum: float | Tensor,
-        gradient: Tensor,
-        batch: Batch,
-        training: TrainingPass,
-        lr: float,
-        biases: float | None = None,
-    ) -> bool:
+    def allows(self, *_: Any, **__: Any) -> bool:
         """Everything."""
         return True
 
-    def look(self, steps: int, lr: float) -> None:
+    def look(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
 

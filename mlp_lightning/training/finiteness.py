@@ -108,7 +108,7 @@ class Finiteness:
             biases = self._biases(self.network.flat.detach()).sum()
         total = biases + loss_sum
         if self.waits:
-            self._note(step, total, lr)
+            self.note(step, torch.as_tensor(total).view(1), lr)
         elif not math.isfinite(float(total)):
             self._raise_if(step, origin_in_gradient(self.network, self.network.flat.detach(), _before(step, lr)))
 
@@ -153,13 +153,28 @@ class Finiteness:
         if self.skips:
             self.skipped = not (math.isfinite(float(total)) or self._is_finite(gradient))
         elif self.waits:
-            self._note(step, total, lr)
+            self.note(step, torch.as_tensor(total).view(1), lr)
         elif not math.isfinite(float(total)):
             origin = origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr))
             if origin is None and not self.scaled:
                 origin = origin_in_gradient(self.network, self._own(self.network.flat_grad), _before(step, lr))
             self._raise_if(step, origin)
         return not self.skipped
+
+    def note(self, step: int, totals: Tensor, lr: float) -> None:
+        """Keep numbers that tell whether steps were finite, on the device; some time later they are read.
+
+        Args:
+            step: the first of them.
+            totals: ``(n,)``, n ≤ ROOM, one for each.
+            lr: for the message.
+        """
+        n = len(totals)
+        if len(self._steps) + n > ROOM:
+            self.look(step, lr)
+        noted = len(self._steps)
+        self._row[noted : noted + n] = totals
+        self._steps += range(step, step + n)
 
     def look(self, steps: int, lr: float) -> None:
         """Read what waits, and look at the weights after so many steps; raises NotFinite."""
@@ -205,12 +220,6 @@ class Finiteness:
         self.shard.of(own).copy_(self.shard.of(flat))
         return own
 
-    def _note(self, step: int, total: float | Tensor, lr: float) -> None:
-        self._row[len(self._steps)] = total
-        self._steps.append(step)
-        if len(self._steps) == ROOM:
-            self.look(step + 1, lr)
-
     def _raise_if(self, step: int, own: Origin | None) -> None:
         """Raise NotFinite, on all processes alike, unless none of them finds anything that is not finite."""
         found = [origin for origin in gather_from_ranks(own) if origin is not None]
@@ -231,6 +240,9 @@ class LetPass(Finiteness):
     def allows(self, *_: Any, **__: Any) -> bool:
         """Everything."""
         return True
+
+    def note(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
 
     def look(self, *_: Any, **__: Any) -> None:
         """Nothing."""

@@ -87,8 +87,8 @@ class GroupedEpochLoop(_TrainingEpochLoop):
             with torch.inference_mode():
                 while made < count and module.makes_many:
                     batches = self._alike(data_fetcher, count - made)
-                    for _ in module.hand_steps(batches, first + updates):
-                        made, updates = made + 1, updates + 1
+                    for n in module.hand_steps(batches, first + updates):
+                        made, updates = made + n, updates + n
                 while made < count:
                     batch, _, _ = next(data_fetcher)
                     in_update += 1

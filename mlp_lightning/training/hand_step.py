@@ -1,7 +1,7 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.dropout import Dropout
-from mlp_lightning.nn.losses import Loss
+from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
@@ -25,6 +25,9 @@ from mlp_lightning.training.finiteness import Finiteness, LetPass
 from mlp_lightning.training.native_steps import NativeSteps
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
+
+if TYPE_CHECKING:
+    from mlp_lightning.training.cuda_steps import CudaSteps
 
 
 class HandStep:
@@ -122,7 +125,10 @@ class HandStep:
         self.adds_to_weights = is_plain and not needs_gradient
         is_bare = not (needs_gradient or l1 or max_norm or dropout or adversary)
         self._native_steps: NativeSteps | None = None
-        if is_bare and isinstance(self.loss, NativeCrossEntropy) and NativeSteps.takes(rule):
+        self._cuda_steps: CudaSteps | None = None
+        if is_bare and network.flat.is_cuda:
+            self._cuda_steps = _cuda_steps(network, loss, rule, reduction, dtype_of_products)
+        elif is_bare and isinstance(self.loss, NativeCrossEntropy) and NativeSteps.takes(rule):
             self._native_steps = NativeSteps(self.workspace, self.loss, rule, reduction)
 
     def __call__(
@@ -143,6 +149,8 @@ class HandStep:
             The share's summed loss before the step, a number or 0-dim, and what its mean divides by. An adversary keeps
             its own.
         """
+        if self._cuda_steps is not None and self._cuda_steps.fits(batch):
+            return self._on_gpu([batch], [lr], step, keep_gradient=keep_gradient)
         self._group["lr"] = lr
         self.samples_seen += batch.size
         workspace, loss, gathered, finiteness = self.workspace, self.loss, self.gathered, self.finiteness
@@ -210,9 +218,12 @@ class HandStep:
     @property
     def makes_many(self) -> bool:
         """Whether ``make_many`` may make steps."""
-        return self._native_steps is not None and not isinstance(self.finiteness, LetPass)
+        in_one_go = self._native_steps is not None or self._cuda_steps is not None
+        return in_one_go and not isinstance(self.finiteness, LetPass)
 
-    def make_many(self, batches: Sequence[Batch], rates: Sequence[float], step: int) -> Iterator[tuple[float, float]]:
+    def make_many(
+        self, batches: Sequence[Batch], rates: Sequence[float], step: int
+    ) -> Iterator[tuple[float | Tensor, float, int]]:
         """Make steps in one go, bitwise those that as many calls would make, as long as they are finite.
 
         Args:
@@ -221,20 +232,36 @@ class HandStep:
             step: the number of the first.
 
         Yields:
-            What a call returns, for each step that was made; it may be none. The next one is to be made by a call,
-            which raises NotFinite if that is the reason.
+            The sums over some steps of what a call returns, and how many steps they were; it may be nothing. The step
+            after those is to be made by a call, which raises NotFinite if that is the reason.
 
         Raises:
             NotFinite: after the last one.
         """
+        if self._cuda_steps is not None:
+            if all(self._cuda_steps.fits(batch) and batch.size == batches[0].size for batch in batches):
+                yield *self._on_gpu(batches, rates, step, keep_gradient=False), len(batches)
+            return
         assert self._native_steps is not None
         losses, biases = self._native_steps.run(batches, rates)
         size = batches[0].size
         self.samples_seen += size * len(losses)
         for loss in losses:
-            yield loss, float(size)
+            yield loss, float(size), 1
         if biases is not None:
             self.finiteness.check_update(step + len(losses) - 1, losses[-1], rates[len(losses) - 1], biases)
+
+    def _on_gpu(
+        self, batches: Sequence[Batch], rates: Sequence[float], step: int, *, keep_gradient: bool
+    ) -> tuple[Tensor, float]:
+        assert self._cuda_steps is not None
+        losses, totals = self._cuda_steps.run(batches, rates, keeps=keep_gradient)
+        size = sum(batch.size for batch in batches)
+        self.samples_seen += size
+        self.finiteness.note(step, totals, rates[-1])
+        # Of numbers of 32 bits a sum in 64 bits is exact, unless they differ by a factor of a million and more: it does
+        # not depend on which steps were made together.
+        return losses.sum(dtype=torch.float64), float(size)
 
     def gathered_state(self) -> dict[str, Any]:
         """For a checkpoint between two updates, what was gathered over all processes; empty at an update."""
@@ -323,3 +350,18 @@ class HandStep:
         if self.max_norm is not None:
             for layer in self.network.layers:
                 max_norm_(layer.weight, self.max_norm)
+
+
+def _cuda_steps(
+    network: MLP, loss: Loss, rule: UpdateRule, reduction: str, dtype: torch.dtype | None
+) -> "CudaSteps | None":
+    """The steps in kernels of their own, where they can be made so."""
+    try:
+        # Triton is not needed but here, and takes its time to be imported.
+        from mlp_lightning.training.cuda_steps import CudaSteps
+    except ImportError:
+        return None
+    if not CudaSteps.takes(network, loss, rule, dtype):
+        return None
+    assert isinstance(loss, SoftmaxCrossEntropy)
+    return CudaSteps(network, loss, rule, reduction, dtype)

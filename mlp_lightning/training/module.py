@@ -137,8 +137,8 @@ class MLPModule(ConfiguredModule):
         nothing_after = self._averaging is None and not self._validates_within_steps
         return self._hand_step.makes_many and nothing_after
 
-    def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[None]:
-        """``hand_step`` of one minibatch after another, several in one go; yields after each.
+    def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[int]:
+        """``hand_step`` of one minibatch after another, several in one go; yields how many at a time.
 
         Args:
             batches: whole minibatches of as many samples each.
@@ -150,16 +150,16 @@ class MLPModule(ConfiguredModule):
         rates = [self.hparams["lr"] * self._schedule(step + k) for k in range(len(batches))]
         made = 0
         try:
-            for loss_sum, normalizer in self._hand_step.make_many(batches, rates, step):
+            for loss_sum, normalizer, count in self._hand_step.make_many(batches, rates, step):
                 self._add_to_curve("train/loss", loss_sum, normalizer, skipped=False)
-                made += 1
-                yield
+                made += count
+                yield count
         except NotFinite as error:
             error.checkpoint = newest_finite(self.trainer)
             raise
         for k in range(made, len(batches)):
             self.hand_step(batches[k], step + k, keep_gradient=False)
-            yield
+            yield 1
 
     def _add_to_curve(self, name: str, amount: float | Tensor, weight: float | Tensor, skipped: bool) -> None:
         nothing = torch.zeros_like(amount) if isinstance(amount, Tensor) else 0.0

@@ -1,0 +1,312 @@
+"""One training step on a GPU: the launches of ``cuda_kernels`` for minibatches of one size."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.nn import MLP
+from mlp_lightning.training import cuda_kernels as kernels
+
+# Rows of operands begin at multiples of so many bytes, which a GPU reads at once.
+ALIGNED = 128
+# Biases that one program updates.
+BIASES = 256
+# Programs that a product should at least be shared out to: most of a large GPU's multiprocessors.
+ENOUGH = 80
+# Multiplications in the product dW of a layer from which on the step on W is a kernel of its own: within the product it
+# would take the registers that large tiles need, and large products want large tiles.
+MANY = 1 << 28
+
+
+class Tile(NamedTuple):
+    """The part of a product that one program computes: its rows and columns, and how deep it steps through the sum."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """Programs that cover so many rows and columns."""
+        return _blocks(rows, self.rows), _blocks(columns, self.columns)
+
+
+SMALL, MEDIUM, LARGE = Tile(16, 32, 128, 4), Tile(64, 64, 64, 4), Tile(128, 128, 64, 8)
+# Of the product dW, whose sum runs over the minibatch.
+OF_WEIGHTS = Tile(16, 32, 64, 4)
+
+
+class Numbers(NamedTuple):
+    """What one step reads and writes beside the minibatch: the row of its rule, sums of losses and of db."""
+
+    of_rule: Tensor
+    losses: Tensor
+    totals: Tensor
+
+
+class CudaStep:
+    """A step on minibatches of ``rows`` samples, in memory of its own.
+
+    The layers' products, biases, activations, loss, gradients and update are one kernel a layer and pass. The kernels
+    of dW, which nothing waits for but the weights, may run beside those that the next delta comes from.
+
+    Args:
+        network: of linear layers and sigmoid, tanh or relu, float32.
+        rounded: in mixed precision the weights ``(H, D)`` in the dtype of the products, their rows padded with zeros
+            (``padded``); empty for float32. The step rounds them anew.
+        moments: what the rule keeps, as flat tensors like the parameter; none, one or two.
+        rows: B.
+        rule: ``sgd``, ``momentum`` or ``adam``.
+        scale: of the gradient: 1/B for the mean.
+        smoothing: of the labels.
+        precision: of products of float32: ``tf32x3``, which are as exact as float32, or ``tf32``.
+    """
+
+    def __init__(
+        self,
+        network: MLP,
+        rounded: Sequence[Tensor],
+        moments: Sequence[Tensor],
+        rows: int,
+        *,
+        rule: str,
+        scale: float,
+        smoothing: float,
+        precision: str,
+    ) -> None:
+        self.network, self.rounded, self.rows = network, rounded, rows
+        self.rule, self.scale, self.smoothing, self.precision = rule, scale, smoothing, precision
+        flat = network.flat.detach()
+        # Pointers that a rule has no use for may point anywhere.
+        first, second = (*moments, flat, flat)[:2]
+        self._moments = network.layers_on(first, second)
+        self._flat_moments = first[network.weight_numel :], second[network.weight_numel :]
+        inner = network.sizes[1:-1]
+        self.dtype = rounded[0].dtype if rounded else flat.dtype
+        self._a = [padded(rows, width, self.dtype, flat.device) for width in inner]
+        self._dz = [padded(rows, width, self.dtype, flat.device) for width in network.sizes[1:]]
+        self._loss_tile = _loss_tile(rows, network.sizes[-1])
+        self.n_losses = _blocks(rows, self._loss_tile.rows)
+        self.n_biases = sum(network.sizes[1:])
+        self.n_totals = _blocks(self.n_biases, BIASES)
+        heights = [self._tile(rows, width).rows for width in inner]
+        self._n_partials = (
+            max(self.n_losses, *(_blocks(rows, height) for height in heights)) if inner else self.n_losses
+        )
+        self._partials = torch.zeros(self._n_partials, self.n_biases, device=flat.device)
+        ends = [sum(network.sizes[1 : k + 1]) for k in range(len(network.layers))]
+        self._of_layer = [self._partials[:, end:] for end in ends]
+
+    def launch(
+        self, x: Tensor, targets: Tensor, numbers: Numbers, *, keeps: bool, beside: "torch.cuda.Stream | None"
+    ) -> None:
+        """Ask the device for a step.
+
+        Args:
+            x: X ``(B, D)``, ``padded``, in the dtype of the products.
+            targets: y ``(B,)``.
+            numbers: of this step.
+            keeps: whether the gradient is left in ``network.flat_grad``.
+            beside: the stream of what nothing waits for; None for the same one.
+        """
+        inputs = [x, *self._a]
+        last = len(inputs) - 1
+        for k in range(last):
+            self._forward(k, inputs[k], inputs[k + 1])
+        self._loss(inputs[last], targets, numbers)
+        for k in range(last, 0, -1):
+            self._delta(k, inputs[k])
+            # Not before the delta, which reads the weights that this changes.
+            with _after(beside):
+                self._weight(k, inputs[k], numbers, keeps)
+        with _after(beside):
+            self._bias(numbers)
+        self._weight(0, x, numbers, keeps)
+        if beside is not None:
+            torch.cuda.current_stream().wait_stream(beside)
+
+    def _forward(self, k: int, x: Tensor, out: Tensor) -> None:
+        layer, weight = self.network.layers[k], self._weights(k)
+        width = layer.weight.shape[0]
+        tile, unit, out_unit = self._tile(self.rows, width), _unit(x, weight), _unit(out)
+        kernels.linear_kernel[tile.grid(self.rows, width)](
+            x,
+            weight,
+            layer.bias,
+            out,
+            self.rows,
+            width,
+            x.stride(0) // unit,
+            weight.stride(0) // unit,
+            out.stride(0) // out_unit,
+            ACTIVATION=self.network.activation,
+            PRECISION=self.precision,
+            UNIT=unit,
+            OUT_UNIT=out_unit,
+            **_launched(tile),
+        )
+
+    def _loss(self, x: Tensor, targets: Tensor, numbers: Numbers) -> None:
+        layer, weight, dlogits, tile = self.network.layers[-1], self._weights(-1), self._dz[-1], self._loss_tile
+        unit = _unit(x, weight)
+        kernels.loss_kernel[(self.n_losses,)](
+            x,
+            weight,
+            layer.bias,
+            targets,
+            dlogits,
+            self._of_layer[-1],
+            numbers.losses,
+            self.rows,
+            layer.weight.shape[0],
+            self.scale,
+            self.smoothing,
+            x.stride(0) // unit,
+            weight.stride(0) // unit,
+            dlogits.stride(0),
+            self.n_biases,
+            PRECISION=self.precision,
+            UNIT=unit,
+            **_launched(tile),
+        )
+
+    def _delta(self, k: int, a: Tensor) -> None:
+        """dZ_{k−1} from dZ_k and A_{k−1}."""
+        fan_out, fan_in = self.network.layers[k].weight.shape
+        weight, dz, out = self._weights(k), self._dz[k], self._dz[k - 1]
+        tile, unit, dz_unit = self._tile(self.rows, fan_in), _unit(weight, a), _unit(dz)
+        kernels.delta_kernel[tile.grid(self.rows, fan_in)](
+            dz,
+            weight,
+            a,
+            out,
+            self._of_layer[k - 1],
+            self.rows,
+            fan_in,
+            fan_out,
+            dz.stride(0) // dz_unit,
+            weight.stride(0) // unit,
+            a.stride(0) // unit,
+            self.n_biases,
+            ACTIVATION=self.network.activation,
+            PRECISION=self.precision,
+            UNIT=unit,
+            DZ_UNIT=dz_unit,
+            **_launched(tile),
+        )
+
+    def _weight(self, k: int, a: Tensor, numbers: Numbers, keeps: bool) -> None:
+        layer, moments, weight, dz = self.network.layers[k], self._moments[k], self._weights(k), self._dz[k]
+        fan_out, fan_in = layer.weight.shape
+        apart = self.rows * layer.weight.numel() >= MANY
+        tile = self._tile(fan_out, fan_in) if apart else OF_WEIGHTS
+        unit, dz_unit, fan_in_unit = _unit(a, weight), _unit(dz), math.gcd(fan_in, 4)
+        state = (layer.dweight, layer.weight, moments.weight, moments.dweight, weight, numbers.of_rule)
+        rounds = bool(self.rounded)
+        kernels.weight_kernel[tile.grid(fan_out, fan_in)](
+            dz,
+            a,
+            *state,
+            self.rows,
+            fan_in // fan_in_unit,
+            fan_out,
+            dz.stride(0) // dz_unit,
+            a.stride(0) // unit,
+            weight.stride(0) // unit,
+            RULE=self.rule,
+            STEPS=not apart,
+            KEEPS=keeps or apart,
+            ROUNDS=rounds,
+            PRECISION=self.precision,
+            UNIT=unit,
+            DZ_UNIT=dz_unit,
+            FAN_IN_UNIT=fan_in_unit,
+            **_launched(tile),
+        )
+        if apart:
+            rounded_unit = _unit(weight)
+            kernels.update_kernel[(_blocks(fan_out, 4), _blocks(fan_in, 256))](
+                *state,
+                fan_in // fan_in_unit,
+                fan_out,
+                weight.stride(0) // rounded_unit,
+                RULE=self.rule,
+                ROUNDS=rounds,
+                UNIT=rounded_unit,
+                FAN_IN_UNIT=fan_in_unit,
+                ROWS=4,
+                COLUMNS=256,
+            )
+
+    def _bias(self, numbers: Numbers) -> None:
+        n_weights = self.network.weight_numel
+        kernels.bias_kernel[(self.n_totals,)](
+            self._partials,
+            self.network.flat_grad[n_weights:],
+            self.network.flat.detach()[n_weights:],
+            *self._flat_moments,
+            numbers.totals,
+            numbers.of_rule,
+            self.n_biases,
+            self._n_partials,
+            RULE=self.rule,
+            PARTIALS=min(16, _power_of_2(self._n_partials)),
+            COLUMNS=BIASES,
+        )
+
+    def _weights(self, k: int) -> Tensor:
+        """The operand of the products, whose dtype they have."""
+        return self.rounded[k] if self.rounded else self.network.layers[k].weight
+
+    def _tile(self, rows: int, columns: int) -> Tile:
+        """The largest of which there are enough."""
+        tiles = (tile for tile in (LARGE, MEDIUM) if math.prod(tile.grid(rows, columns)) >= ENOUGH)
+        tile = next(tiles, SMALL)
+        if self.rounded:
+            return tile
+        # Shared memory holds as many bytes whatever the dtype, and of float32 both parts of tf32x3.
+        tile = MEDIUM if tile is LARGE else tile
+        return tile._replace(depth=tile.depth // 2)
+
+
+def padded(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros ``(rows, width or a little more)``, aligned in mixed precision; float32 is read four numbers at a time."""
+    multiple = 4 if dtype == torch.float32 else ALIGNED // dtype.itemsize
+    return torch.zeros(rows, _blocks(width, multiple) * multiple, dtype=dtype, device=device)
+
+
+def _loss_tile(rows: int, classes: int) -> Tile:
+    """All classes side by side; where they are many, of fewer samples, so that the operands fit into shared memory."""
+    columns = max(16, _power_of_2(classes))
+    few = columns <= 64
+    return Tile(64 if few and rows > 256 else 16, columns, 64 if few else 32, 4)
+
+
+def _launched(tile: Tile) -> dict[str, int]:
+    return {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth, "num_warps": tile.warps, "num_stages": 3}
+
+
+def _after(beside: "torch.cuda.Stream | None") -> AbstractContextManager[None]:
+    """On another stream, what comes after all that was asked for so far; without one, on the same."""
+    if beside is None:
+        return nullcontext()
+    beside.wait_stream(torch.cuda.current_stream())
+    on_stream: AbstractContextManager[None] = torch.cuda.stream(beside)
+    return on_stream
+
+
+def _unit(*tensors: Tensor) -> int:
+    """What the strides of rows are multiples of, up to 16."""
+    return math.gcd(16, *(tensor.stride(0) for tensor in tensors))
+
+
+def _blocks(n: int, size: int) -> int:
+    return -(-n // size)
+
+
+def _power_of_2(n: int) -> int:
+    return 1 << (n - 1).bit_length()

@@ -1,0 +1,230 @@
+"""Steps one after another on a GPU: recorded as CUDA graphs, and replayed without Python between their kernels."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlp_lightning.data.loader import GATHERED_ROWS, Batch
+from mlp_lightning.nn import MLP
+from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
+from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
+from mlp_lightning.optim.update_rule import zero_at_first
+from mlp_lightning.training.cuda_kernels import bias_kernel
+from mlp_lightning.training.cuda_step import MANY, CudaStep, Numbers, padded
+
+# How many steps a graph may hold. Whatever their number, a few graphs make them.
+LENGTHS = (16, 4, 1)
+# A row of what a rule needs for a step, and one with which a step changes nothing.
+WIDTH = 8
+IDLE = {"sgd": (0, 1, 1), "momentum": (0, 1, 1, 1, 0, 0), "adam": (0, 1, 1, 0, 1, 0, 1)}
+# Beyond, the operands of the logits of a few samples no longer fit into shared memory.
+MOST_CLASSES = 128
+
+
+class Made(NamedTuple):
+    """What some steps left, on the device: their summed losses ``(n,)``, and the sums of those and of their db."""
+
+    losses: Tensor
+    totals: Tensor
+
+
+class Recording:
+    """Graphs of steps on minibatches of one size, each of which reads and writes places of its own.
+
+    Args:
+        step: what is recorded.
+        idle: the numbers of a rule that changes nothing.
+    """
+
+    def __init__(self, step: CudaStep, idle: Sequence[float]) -> None:
+        network, rows = step.network, step.rows
+        self.most = max(1, min(LENGTHS[0], GATHERED_ROWS // rows))
+        flat, n = network.flat.detach(), self.most
+        self._step, self._idle = step, idle
+        slots = [padded(rows, network.sizes[0], step.dtype, flat.device) for _ in range(n)]
+        self._slots, self._x = slots, [slot[:, : network.sizes[0]] for slot in slots]
+        self._y = [torch.zeros(rows, dtype=torch.int64, device=flat.device) for _ in range(n)]
+        self._of_rule, self._losses, self._totals = (
+            torch.zeros(n, width, device=flat.device) for width in (WIDTH, step.n_losses, step.n_totals)
+        )
+        self._beside = torch.cuda.Stream(flat.device)
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+
+    def replay(self, batches: Sequence[Batch], numbers: Sequence[Sequence[float]], *, keeps: bool) -> Made:
+        """Make steps, as many as some graph holds."""
+        n = len(batches)
+        graph = self._graphs.get((n, keeps)) or self._record(n, keeps)
+        torch._foreach_copy_(self._x[:n], [batch.x for batch in batches])
+        torch._foreach_copy_(self._y[:n], [batch.y for batch in batches])
+        self._write(numbers)
+        graph.replay()
+        losses = self._losses[:n].sum(1)
+        return Made(losses, losses + self._totals[:n].sum(1))
+
+    def _write(self, numbers: Sequence[Sequence[float]]) -> None:
+        rows = [[*row, *[0.0] * (WIDTH - len(row))] for row in numbers]
+        # From pinned memory, or the device would be waited for.
+        self._of_rule[: len(rows)].copy_(torch.tensor(rows).pin_memory(), non_blocking=True)
+
+    def _record(self, n: int, keeps: bool) -> torch.cuda.CUDAGraph:
+        # Kernels are compiled and loaded when first launched, which must not happen while they are recorded.
+        self._write([self._idle])
+        self._launch(0, keeps)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._beside.device)
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # Other threads, of TensorBoard or of a loader, go on meanwhile.
+            graph.capture_begin(capture_error_mode="thread_local")
+            for k in range(n):
+                self._launch(k, keeps)
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graphs[n, keeps] = graph
+        return graph
+
+    def _launch(self, k: int, keeps: bool) -> None:
+        numbers = Numbers(self._of_rule[k], self._losses[k], self._totals[k])
+        self._step.launch(self._slots[k], self._y[k], numbers, keeps=keeps, beside=self._beside)
+
+
+class CudaSteps:
+    """Makes the steps that ``takes`` allows; every one of them, so that groups of any size come to the same bits.
+
+    Args:
+        network: on a GPU.
+        loss: of the steps.
+        rule: of the steps, on ``network.flat``.
+        reduction: ``"mean"`` or ``"sum"`` of the minibatch.
+        dtype: of the products; None for float32.
+    """
+
+    def __init__(
+        self, network: MLP, loss: SoftmaxCrossEntropy, rule: UpdateRule, reduction: str, dtype: torch.dtype | None
+    ) -> None:
+        self.network, self.rule = network, rule
+        (self._group,) = rule.param_groups
+        momentum = isinstance(rule, SGD) and self._group["momentum"]
+        self._kind = "momentum" if momentum else "sgd" if isinstance(rule, SGD) else "adam"
+        self._smoothing, self._mean = loss.label_smoothing, reduction == "mean"
+        self._precision = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+        self._rounded: list[Tensor] = []
+        if dtype is not None:
+            with torch.inference_mode(False):
+                shapes = itertools.pairwise(network.sizes)
+                self._rounded = [padded(fan_out, fan_in, dtype, network.flat.device) for fan_in, fan_out in shapes]
+        self._largest = max(layer.weight.numel() for layer in network.layers)
+        self._version = -1
+        self._recordings: dict[int, Recording] = {}
+        self._place: tuple[int, ...] = ()
+
+    @staticmethod
+    def takes(network: MLP, loss: Loss, rule: UpdateRule, dtype: torch.dtype | None) -> bool:
+        """Whether steps of this kind can be made here, where nothing comes between gradient and update."""
+        flat, (group,) = network.flat, rule.param_groups
+        on_gpu = flat.is_cuda and flat.dtype == torch.float32 and dtype in (None, torch.bfloat16)
+        if not on_gpu or network.norms or network.activation not in ("relu", "sigmoid", "tanh"):
+            return False
+        if not isinstance(loss, SoftmaxCrossEntropy) or loss.class_weights is not None:
+            return False
+        if isinstance(rule, SGD):
+            # With both, the decay goes through the momentum.
+            knows = not (group["momentum"] and group["weight_decay"])
+        else:
+            knows = isinstance(rule, AdamW) or (isinstance(rule, Adam) and not group["weight_decay"])
+            knows = knows and not group["amsgrad"]
+        return knows and network.sizes[-1] <= MOST_CLASSES and has_kernels(flat.device)
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a minibatch is whole, each of its samples has a class, and cuBLAS would not be faster.
+
+        That is so of large products of float32.
+        """
+        is_whole = batch.partner_y is None and batch.size == len(batch.x) > 0
+        return is_whole and (bool(self._rounded) or batch.size * self._largest < MANY)
+
+    def run(self, batches: Sequence[Batch], rates: Sequence[float], *, keeps: bool = False) -> Made:
+        """Make a step on each minibatch.
+
+        Args:
+            batches: minibatches of as many samples each, that it ``fits``.
+            rates: the learning rate of each.
+            keeps: whether the gradient is left in ``network.flat_grad``; of a single minibatch.
+        """
+        numbers = [self._numbers(lr) for lr in rates]
+        recording = self._recording(len(batches[0].x))
+        flat = self.network.flat
+        # Whoever else wrote to the weights, such as a checkpoint that was loaded, left the rounded ones behind.
+        if self._rounded and flat._version != self._version:
+            for rounded, layer in zip(self._rounded, self.network.layers, strict=True):
+                rounded[:, : layer.weight.shape[1]] = layer.weight
+            self._version = flat._version
+        parts, start = [], 0
+        while start < len(batches):
+            stop = start + next(n for n in LENGTHS if n <= min(len(batches) - start, recording.most))
+            parts.append(recording.replay(batches[start:stop], numbers[start:stop], keeps=keeps))
+            start = stop
+        return Made(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _numbers(self, lr: float) -> list[float]:
+        """What the rule needs for its next step, as ``cuda_kernels`` has it."""
+        rule, group = self.rule, self._group
+        group["lr"] = lr
+        (parameter,) = group["params"]
+        state = rule.state[parameter]
+        keep = 1 - lr * group["weight_decay"]
+        keeps = [keep, keep if group["decay_biases"] else 1.0]
+        if isinstance(rule, SGD):
+            if self._kind == "sgd":
+                return [-lr, *keeps]
+            of_buffer = [group["momentum"], 1 - group["dampening"]] if "momentum_buffer" in state else [0.0, 1.0]
+            zero_at_first(state, "momentum_buffer", parameter)
+            shares = (-lr, -lr * group["momentum"]) if group["nesterov"] else (0.0, -lr)
+            return [shares[0], *keeps, *of_buffer, shares[1]]
+        assert isinstance(rule, Adam | AdamW)
+        rule.moments(parameter)
+        state["step"] += 1
+        rate, eps = rule.rate_and_eps(state["step"], group)
+        return [rate, *keeps, 1 - group["beta1"], group["beta2"], 1 - group["beta2"], eps]
+
+    def _recording(self, rows: int) -> Recording:
+        """Of minibatches of one size; anew where a tensor has moved."""
+        network, state = self.network, self.rule.state[self._group["params"][0]]
+        names = {"sgd": (), "momentum": ("momentum_buffer",), "adam": ("first_moment", "second_moment")}[self._kind]
+        moments = [state[name] for name in names]
+        place = tuple(tensor.data_ptr() for tensor in (network.flat, network.flat_grad, *moments))
+        if place != self._place:
+            self._recordings.clear()
+            self._place = place
+        if rows not in self._recordings:
+            with torch.inference_mode(False):
+                step = CudaStep(
+                    network,
+                    self._rounded,
+                    moments,
+                    rows,
+                    rule=self._kind,
+                    scale=1 / rows if self._mean else 1.0,
+                    smoothing=self._smoothing,
+                    precision=self._precision,
+                )
+                self._recordings[rows] = Recording(step, IDLE[self._kind])
+        return self._recordings[rows]
+
+
+@functools.cache
+def has_kernels(device: torch.device) -> bool:
+    """Whether the kernels can be compiled here, for a GPU that has what they are made for."""
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        with torch.cuda.device(device):
+            one, numbers = torch.zeros(1, device=device), torch.zeros(WIDTH, device=device)
+            bias_kernel[(1,)](*[one] * 6, numbers, 1, 1, RULE="sgd", PARTIALS=1, COLUMNS=1)
+    # Triton compiles with a C compiler, and says in many ways that something is missing.
+    except Exception:
+        return False
+    return True

@@ -98,7 +98,12 @@ class MLPModule(ConfiguredModule):
             return
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict(self._record_means(), prog_bar=True, logger=False)
+            self._show(self._record_means())
+
+    def _show(self, values: dict[str, float]) -> None:
+        """Give values to the progress bar and to callbacks, as ``log_dict`` would; that takes longer than a step."""
+        self.trainer.progress_bar_metrics.update(values)
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
 
     def hand_step(self, batch: Batch, step: int, *, updates: bool = True, keep_gradient: bool = True) -> None:
         """Step ``step``, counted from 0, without Lightning: update the weights, and add to the curves.

@@ -33,10 +33,27 @@ DEFORMED_SHOWN = 10
 
 
 class Pictures(pl.Callback):
-    """Draws into TensorBoard, and keeps the last state of each picture as a PNG in the run's folder."""
+    """Draws into TensorBoard, and keeps the last state of each picture as a PNG in the run's folder.
+
+    Of the validations of a training the 1st, 2nd, 4th, 8th, … and the last are drawn: to draw one takes as long as to
+    train for some hundred steps, and TensorBoard shows but ten pictures of a kind.
+    """
 
     def __init__(self) -> None:
         self._mistakes: list[tuple[Tensor, ...]] = []
+        self._validations = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Count the validations of a training from its beginning."""
+        self._validations = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the first training images, and deformed ones; lay out the chart of the notebook's three curves."""
@@ -55,11 +72,18 @@ class Pictures(pl.Callback):
             self._show(trainer, "deformed", _deformed(trainer), png=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the confusion matrix of the validation set."""
-        if trainer.sanity_checking or tensorboard(trainer) is None:
+        """Show the confusion matrix of the validation set, if it is its turn."""
+        if trainer.sanity_checking:
             return
-        png = trainer.state.fn != "fit"
-        self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=png)
+        trains = trainer.state.fn == "fit"
+        self._validations += trains
+        if tensorboard(trainer) is not None and (not trains or self._was_drawn):
+            self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=not trains)
+
+    @property
+    def _was_drawn(self) -> bool:
+        """Whether the last validation of a training is drawn without being the last one: a power of two is."""
+        return self._validations.bit_count() == 1
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the curves, the last validation confusion matrix and the first layer's weights."""
@@ -69,7 +93,8 @@ class Pictures(pl.Callback):
         history = {name: series for name, series in pl_module.curves.history.items() if name in CURVES}
         self._show(trainer, "curves", curves_figure(history, f"Training, {trainer.current_epoch} epochs"), png=True)
         if "val" in pl_module.counts:
-            self._show(trainer, "confusion/val", self._confusion(trainer, pl_module, "val"), png=True, event=False)
+            figure = self._confusion(trainer, pl_module, "val")
+            self._show(trainer, "confusion/val", figure, png=True, event=not self._was_drawn)
         if _datamodule(trainer).data.image_shape:
             self._show(trainer, "weights", self._weights(trainer, pl_module), png=True)
 

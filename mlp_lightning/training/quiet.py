@@ -22,16 +22,20 @@ WARNINGS = (
 )
 
 
+# Advertisement of another logger, and of a setting that trainer.float32_matmul_precision is for.
+HINTS = ("litlogger", "that has Tensor Cores")
+
+
 def quiet_lightning() -> None:
-    """Drop the warnings above, and Lightning's advertisement of another logger."""
+    """Drop the warnings and hints above."""
     for message, category, module in WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)
     # The same function each time, so that a process of many runs has one filter.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_hint)
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+def _is_no_hint(record: logging.LogRecord) -> bool:
+    return not any(hint in record.getMessage() for hint in HINTS)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ format: ## format the code
 	$(PYTHON) -m ruff check --fix .
 
 bench: ## time steps, epochs, races, memory and growth beside the peers, and draw docs/speed.png (about 30 minutes)
-	for name in step epoch accuracy_time memory growth notebook health startup scaling; do \
+	for name in step epoch accuracy_time memory growth notebook health startup scaling gpu; do \
 		$(PYTHON) benchmarks/$$name.py || exit 1; \
 	done
 	$(PYTHON) benchmarks/figure.py

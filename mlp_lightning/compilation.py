@@ -7,6 +7,7 @@ import atexit
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,9 +28,11 @@ class Compilation:
         self._folder = tempfile.mkdtemp(prefix="mlp_lightning-")
         self._library = Path(self._folder) / "library.so"
         command = [compiler, *FLAGS, *sources(), "-o", str(self._library), "-lm"]
-        # A session of its own: the interrupt of a training is not its.
+        # A session of its own: the interrupt of a training is not its. The files that its parts leave each other are to
+        # go with the folder.
         self._process = subprocess.Popen(
             command,
+            env={**os.environ, "TMPDIR": self._folder},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -44,7 +47,8 @@ class Compilation:
     def discard(self) -> None:
         """Delete what was made; a library that is loaded stays loaded."""
         if self._process.poll() is None:
-            self._process.kill()
+            # The compiler proper and the assembler are processes of their own.
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
         atexit.unregister(self.discard)

@@ -1,12 +1,18 @@
 """The command line, called in this process on the packaged MNIST, which is unpacked and read once for all tests."""
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the processors: before torch is imported, which reads it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 

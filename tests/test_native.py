@@ -55,8 +55,10 @@ def test_what_was_compiled_is_deleted_once_it_is_loaded(monkeypatch, fresh, tmp_
 
 
 @needs_compiler
-def test_a_compiler_that_is_not_waited_for_leaves_nothing(tmp_path):
-    command = [sys.executable, "-c", "from mlp_lightning.compilation import compilation; compilation()"]
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.2])
+def test_a_compiler_that_is_not_waited_for_leaves_nothing(tmp_path, seconds):
+    program = f"import time; from mlp_lightning.compilation import compilation; compilation(); time.sleep({seconds})"
+    command = [sys.executable, "-c", program]
     subprocess.run(command, check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, cwd=Path(__file__).parents[1])
     assert not list(tmp_path.iterdir())
 

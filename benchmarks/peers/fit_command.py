@@ -19,14 +19,14 @@ for name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def fit(options: Mapping[str, object]) -> dict[str, Any]:
-    """Run ``fit`` in this process on one processor; returns the run's ``metrics.json``.
+def fit(options: Mapping[str, object], accelerator: str = "cpu") -> dict[str, Any]:
+    """Run ``fit`` in this process on one device; returns the run's ``metrics.json``.
 
     Raises:
         Unavailable: the command refused an option.
     """
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()):
-        given = {**options, "trainer.accelerator": "cpu", "trainer.default_root_dir": root}
+        given = {**options, "trainer.accelerator": accelerator, "trainer.default_root_dir": root}
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             try:
                 main(["fit", *(part for name, value in given.items() for part in (f"--{name}", str(value)))])

@@ -21,6 +21,12 @@ LENGTHS = (16, 4, 1)
 # A row of what a rule needs for a step, and one with which a step changes nothing.
 WIDTH = 8
 IDLE = {"sgd": (0, 1, 1), "momentum": (0, 1, 1, 1, 0, 0), "adam": (0, 1, 1, 0, 1, 0, 1)}
+# What a rule keeps, by the names in its state.
+MOMENTS: dict[str, tuple[str, ...]] = {
+    "sgd": (),
+    "momentum": ("momentum_buffer",),
+    "adam": ("first_moment", "second_moment"),
+}
 # Beyond, the operands of the logits of a few samples no longer fit into shared memory.
 MOST_CLASSES = 128
 
@@ -174,12 +180,12 @@ class CudaSteps:
         rule, group = self.rule, self._group
         group["lr"] = lr
         (parameter,) = group["params"]
-        state = rule.state[parameter]
         keep = 1 - lr * group["weight_decay"]
         keeps = [keep, keep if group["decay_biases"] else 1.0]
+        if self._kind == "sgd":
+            return [-lr, *keeps]
+        state = rule.state[parameter]
         if isinstance(rule, SGD):
-            if self._kind == "sgd":
-                return [-lr, *keeps]
             of_buffer = [group["momentum"], 1 - group["dampening"]] if "momentum_buffer" in state else [0.0, 1.0]
             zero_at_first(state, "momentum_buffer", parameter)
             shares = (-lr, -lr * group["momentum"]) if group["nesterov"] else (0.0, -lr)
@@ -192,9 +198,8 @@ class CudaSteps:
 
     def _recording(self, rows: int) -> Recording:
         """Of minibatches of one size; anew where a tensor has moved."""
-        network, state = self.network, self.rule.state[self._group["params"][0]]
-        names = {"sgd": (), "momentum": ("momentum_buffer",), "adam": ("first_moment", "second_moment")}[self._kind]
-        moments = [state[name] for name in names]
+        network, (parameter,) = self.network, self._group["params"]
+        moments = [self.rule.state[parameter][name] for name in MOMENTS[self._kind]]
         place = tuple(tensor.data_ptr() for tensor in (network.flat, network.flat_grad, *moments))
         if place != self._place:
             self._recordings.clear()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -118,11 +119,8 @@ class MLPModule(ConfiguredModule):
             NotFinite: the step was not finite, and is not to be skipped.
         """
         lr = self.hparams["lr"] * self._schedule(step)
-        try:
+        with self._naming_a_checkpoint():
             loss_sum, normalizer = self._hand_step(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
-        except NotFinite as error:
-            error.checkpoint = newest_finite(self.trainer)
-            raise
         skipped = self._hand_step.finiteness.skipped
         if skipped and updates:
             self.skipped_steps += 1
@@ -154,14 +152,11 @@ class MLPModule(ConfiguredModule):
         """
         rates = [self.hparams["lr"] * self._schedule(step + k) for k in range(len(batches))]
         made = 0
-        try:
+        with self._naming_a_checkpoint():
             for loss_sum, normalizer, count in self._hand_step.make_many(batches, rates, step):
                 self._add_to_curve("train/loss", loss_sum, normalizer, skipped=False)
                 made += count
                 yield count
-        except NotFinite as error:
-            error.checkpoint = newest_finite(self.trainer)
-            raise
         for k in range(made, len(batches)):
             self.hand_step(batches[k], step + k, keep_gradient=False)
             yield 1
@@ -184,8 +179,14 @@ class MLPModule(ConfiguredModule):
         # Where nothing was left to train there was no step.
         if not hasattr(self, "_hand_step"):
             return
-        try:
+        with self._naming_a_checkpoint():
             self._hand_step.finiteness.look(self.global_step, self._optimizer().param_groups[0]["lr"])
+
+    @contextmanager
+    def _naming_a_checkpoint(self) -> Iterator[None]:
+        """A step that is not finite is told with the checkpoint to return to."""
+        try:
+            yield
         except NotFinite as error:
             error.checkpoint = newest_finite(self.trainer)
             raise

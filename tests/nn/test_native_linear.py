@@ -128,7 +128,9 @@ def test_workspace_follows_the_simple_passes_in_float64(activation, norm):
     close(gradient, oracle.flat_grad)
 
 
-@pytest.mark.parametrize("x", [torch.randn(3, 19), torch.randn(3, 20).double(), torch.randn(60)], ids=str)
+@pytest.mark.parametrize(
+    "x", [torch.randn(3, 19), torch.randn(3, 20).double(), torch.randn(60)], ids=["width", "dtype", "ndim"]
+)
 def test_an_input_that_does_not_fit_is_torchs_to_refuse(x):
     with pytest.raises((RuntimeError, IndexError)):
         Workspace(network("relu")).forward(x)

@@ -93,10 +93,7 @@ class CudaStep:
         self.n_losses = _blocks(rows, self._loss_tile.rows)
         self.n_biases = sum(network.sizes[1:])
         self.n_totals = _blocks(self.n_biases, BIASES)
-        heights = [self._tile(rows, width).rows for width in inner]
-        self._n_partials = (
-            max(self.n_losses, *(_blocks(rows, height) for height in heights)) if inner else self.n_losses
-        )
+        self._n_partials = max([self.n_losses, *(_blocks(rows, self._tile(rows, width).rows) for width in inner)])
         self._partials = torch.zeros(self._n_partials, self.n_biases, device=flat.device)
         ends = [sum(network.sizes[1 : k + 1]) for k in range(len(network.layers))]
         self._of_layer = [self._partials[:, end:] for end in ends]

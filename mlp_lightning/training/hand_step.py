@@ -126,10 +126,10 @@ class HandStep:
         is_bare = not (needs_gradient or l1 or max_norm or dropout or adversary)
         self._native_steps: NativeSteps | None = None
         self._cuda_steps: CudaSteps | None = None
-        if is_bare and network.flat.is_cuda:
+        if is_bare:
             self._cuda_steps = _cuda_steps(network, loss, rule, reduction, dtype_of_products)
-        elif is_bare and isinstance(self.loss, NativeCrossEntropy) and NativeSteps.takes(rule):
-            self._native_steps = NativeSteps(self.workspace, self.loss, rule, reduction)
+            if self._cuda_steps is None and isinstance(self.loss, NativeCrossEntropy) and NativeSteps.takes(rule):
+                self._native_steps = NativeSteps(self.workspace, self.loss, rule, reduction)
 
     def __call__(
         self, batch: Batch, lr: float, *, step: int = 0, updates: bool = True, keep_gradient: bool = True
@@ -356,6 +356,8 @@ def _cuda_steps(
     network: MLP, loss: Loss, rule: UpdateRule, reduction: str, dtype: torch.dtype | None
 ) -> "CudaSteps | None":
     """The steps in kernels of their own, where they can be made so."""
+    if not network.flat.is_cuda:
+        return None
     try:
         # Triton is not needed but here, and takes its time to be imported.
         from mlp_lightning.training.cuda_steps import CudaSteps

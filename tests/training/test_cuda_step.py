@@ -142,8 +142,8 @@ def test_logits_as_far_apart_as_numbers_can_be(cuda_step):
 
 
 @pytest.fixture
-def make(monkeypatch, cuda_step):
-    """Makes ``HandStep`` with steps such as a GPU would be given; a replay launches what was recorded once more."""
+def as_on_gpu(monkeypatch, cuda_step):
+    """Gives bare steps what a GPU would be given; a replay launches what was recorded once more."""
     from mlp_lightning.training import cuda_steps
     from mlp_lightning.training.cuda_steps import CudaSteps, Recording
 
@@ -157,12 +157,14 @@ def make(monkeypatch, cuda_step):
     monkeypatch.setattr(Recording, "_record", record)
     monkeypatch.setattr(cuda_steps, "LENGTHS", (2, 1))
 
+    monkeypatch.setattr("mlp_lightning.training.hand_step._cuda_steps", CudaSteps)
+
+
+@pytest.fixture
+def make(as_on_gpu):
     def make(make_rule, *, reduction="mean"):
         network = MLP((5, 7, 3), "relu", "he_normal", generator=torch.Generator().manual_seed(0))
-        loss, rule = SoftmaxCrossEntropy("sum"), make_rule(network.flat)
-        step = HandStep(network, loss, rule, reduction=reduction)
-        step._native_steps, step._cuda_steps = None, CudaSteps(network, loss, rule, reduction, None)
-        return step
+        return HandStep(network, SoftmaxCrossEntropy("sum"), make_rule(network.flat), reduction=reduction)
 
     return make
 
@@ -236,3 +238,17 @@ def test_a_step_that_is_not_finite_is_found_when_looked_for(make):
     list(step.make_many(batches, [LR] * 3, 40))
     with pytest.raises(NotFinite, match=r"^step 42 is not finite"):
         step.finiteness.look(43, LR)
+
+
+@interpreted
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_trainings_come_to_the_same_in_groups_of_any_size(as_on_gpu, fit, optimizer):
+    options = {"optimizer": optimizer, "lr": 0.05}, {}
+    one, many = (fit(*options, max_epochs=2, log_every_n_steps=4, steps_per_execution=n) for n in (1, 50))
+    assert len(one.start.batches) == one.trainer.global_step > len(many.start.batches)
+    assert many.module._hand_step._cuda_steps is not None
+    assert torch.equal(one.module.network.flat, many.module.network.flat)
+    assert torch.equal(one.module.network.flat_grad, many.module.network.flat_grad)
+    assert one.module.curves.history == many.module.curves.history
+    assert one.module.samples_seen == many.module.samples_seen
+    assert one.trainer.global_step == many.trainer.global_step

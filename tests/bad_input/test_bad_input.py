@@ -285,6 +285,7 @@ def test_combinations(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--trainer.strategy deepspeed", "trainer.strategy", "got deepspeed", "auto", "ddp"),
     ("--trainer.strategy fsdp", "trainer.strategy", "got fsdp", "auto", "ddp"),
     ("--trainer.accelerator foo", "accelerator='foo'", "auto", "cuda"),
+    ("--trainer.float32_matmul_precision low", "trainer.float32_matmul_precision", "low", "highest, high"),
     ("--trainer.devices 0", "devices='0'"),
     ("--trainer.devices 100000", "trainer.devices", "got 100000", "must be at most", "processors"),
     ("--trainer.devices foo", "devices=foo", "int > 0"),

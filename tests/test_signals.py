@@ -32,9 +32,11 @@ def interrupted(self, batch, step, **options):
     interrupt(step)
     hand_step(self, batch, step, **options)
 def interrupted_among_many(self, batches, step):
-    for made, _ in enumerate(hand_steps(self, batches, step), step):
-        interrupt(made)
-        yield
+    for count in hand_steps(self, batches, step):
+        for made in range(step, step + count):
+            interrupt(made)
+        step += count
+        yield count
 MLPModule.hand_step, MLPModule.hand_steps = interrupted, interrupted_among_many
 main()
 """

@@ -21,6 +21,7 @@ from mlp_lightning.data import Batches, Dataset, load_dataset
 from mlp_lightning.data import module as data_module
 from mlp_lightning.data.preprocessing import Preprocessing
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
+from mlp_lightning.nn.native_chain import has_chain
 from mlp_lightning.optim import Adam
 
 
@@ -76,6 +77,15 @@ def run_cli(command_line_environment) -> Callable[..., cli.CLI]:
             return cli.CLI([str(argument) for argument in arguments])
 
     return run
+
+
+@pytest.fixture(params=[None, torch.bfloat16], ids=["float32", "bf16-mixed"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype | None:
+    """Of the products of a whole network in C, as ``Workspace`` takes it: each that this machine has."""
+    mixed: torch.dtype | None = request.param
+    if not has_chain(is_mixed=mixed is not None):
+        pytest.skip("no compiler or BLAS" if mixed is None else "no bfloat16 products in hardware")
+    return mixed
 
 
 @pytest.fixture(scope="session")

@@ -7,21 +7,9 @@ import pytest
 import torch
 
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
-from mlp_lightning.nn.native_chain import has_chain
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.workspace import Workspace
 
-BF16 = torch.bfloat16
-PRECISIONS = [
-    pytest.param(
-        None, marks=pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS"), id="float32"
-    ),
-    pytest.param(
-        BF16,
-        marks=pytest.mark.skipif(not has_chain(is_mixed=True), reason="no bfloat16 products in hardware"),
-        id="bf16-mixed",
-    ),
-]
 SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2)]
 
 
@@ -71,7 +59,6 @@ def threads(request):
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("rows", [1, 7, 200])
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_logits_and_gradients(dtype, rows, sizes, threads):
     net = network(sizes)
     x, dlogits = minibatch(rows, sizes)
@@ -90,7 +77,6 @@ def test_logits_and_gradients(dtype, rows, sizes, threads):
     assert torch.equal(dlogits, kept[1])
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
     sizes, share, keep, keep_bias = SIZES[1], -0.1, 0.9, 1.0
     net = network(sizes)
@@ -111,7 +97,6 @@ def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
     assert total == pytest.approx(sum(float(layer.bias.double().sum()) for layer in net.layers), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_keeping_the_gradient_changes_no_bit_of_the_step(dtype):
     found = []
     for keep_gradient in (False, True):
@@ -125,7 +110,6 @@ def test_keeping_the_gradient_changes_no_bit_of_the_step(dtype):
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_gradients_of_several_minibatches_add_up(dtype):
     net = network(SIZES[1])
     workspace, gradients = Workspace(net, dtype), []
@@ -140,7 +124,6 @@ def test_gradients_of_several_minibatches_add_up(dtype):
     torch.testing.assert_close(gradients[1] - gradients[0], net.flat_grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_layer_by_layer_it_hands_out_the_same(dtype):
     net = network(SIZES[1])
     x, dlogits = minibatch(40, SIZES[1])
@@ -156,7 +139,6 @@ def test_layer_by_layer_it_hands_out_the_same(dtype):
         close(net.flat_grad, gradient.double(), dtype)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_one_workspace_serves_every_batch_size(dtype):
     net = network(SIZES[1])
     workspace, loss = Workspace(net, dtype), SoftmaxCrossEntropy("sum")
@@ -172,7 +154,6 @@ def test_one_workspace_serves_every_batch_size(dtype):
             assert not net.flat_grad.any()
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_follows_a_parameter_that_moved(dtype):
     net, other = network(SIZES[1]), network(SIZES[1])
     other.flat.mul_(1.5)
@@ -185,7 +166,6 @@ def test_follows_a_parameter_that_moved(dtype):
     assert torch.equal(after, Workspace(other, dtype).forward(x))
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
 def test_what_is_not_finite_shows_in_the_sum(dtype, value):
     net = network(SIZES[1])
@@ -197,7 +177,6 @@ def test_what_is_not_finite_shows_in_the_sum(dtype, value):
     assert not torch.tensor(workspace.write_gradients(dlogits), dtype=torch.float32).isfinite()
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda workspace: pickle.loads(pickle.dumps(workspace))])
 def test_a_copied_workspace_has_memory_of_its_own(duplicate, dtype):
     net = network(SIZES[1])

@@ -11,17 +11,6 @@ from mlp_lightning.optim import SGD, Adam, AdamW, NAdam
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 
-BF16 = torch.bfloat16
-PRECISIONS = [
-    pytest.param(
-        None, marks=pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS"), id="float32"
-    ),
-    pytest.param(
-        BF16,
-        marks=pytest.mark.skipif(not has_chain(is_mixed=True), reason="no bfloat16 products in hardware"),
-        id="bf16-mixed",
-    ),
-]
 SIZES = (12, 150, 70, 4)
 RULES = {
     "sgd": lambda net: SGD([net.flat], 0.1),
@@ -66,7 +55,6 @@ def assert_equal(one, other):
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[0][name]))
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("rule", RULES)
 def test_bits_are_those_of_as_many_calls(rule, reduction, dtype):
@@ -86,7 +74,6 @@ def test_bits_are_those_of_as_many_calls(rule, reduction, dtype):
     assert_equal(together, one_by_one)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_a_step_that_is_not_finite_is_left_to_a_call(rule, dtype):
     batches = minibatches()
@@ -99,7 +86,6 @@ def test_a_step_that_is_not_finite_is_left_to_a_call(rule, dtype):
         together(batches[3], RATES[3], step=3)
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_a_gradient_that_overflows(rule, dtype):
     """Finite logits, and weights that make a delta overflow on its way back."""
@@ -116,7 +102,6 @@ def test_a_gradient_that_overflows(rule, dtype):
         go_on()
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_minibatches_of_another_kind_are_left_to_calls(dtype):
     step, (first, second, *_) = make("sgd", dtype), minibatches()
     before = step.network.flat.clone()

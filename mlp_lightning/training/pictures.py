@@ -82,7 +82,7 @@ class Pictures(pl.Callback):
 
     @property
     def _was_drawn(self) -> bool:
-        """Whether the last validation of a training is drawn without being the last one: a power of two is."""
+        """Whether the validation before was drawn in its turn, as those are whose number is a power of two."""
         return self._validations.bit_count() == 1
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

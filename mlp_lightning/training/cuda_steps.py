@@ -180,21 +180,22 @@ class CudaSteps:
         rule, group = self.rule, self._group
         group["lr"] = lr
         (parameter,) = group["params"]
-        keep = 1 - lr * group["weight_decay"]
-        keeps = [keep, keep if group["decay_biases"] else 1.0]
-        if self._kind == "sgd":
-            return [-lr, *keeps]
-        state = rule.state[parameter]
         if isinstance(rule, SGD):
-            of_buffer = [group["momentum"], 1 - group["dampening"]] if "momentum_buffer" in state else [0.0, 1.0]
+            if self._kind == "sgd":
+                return [*rule.within_product(group)]
+            state, momentum = rule.state[parameter], group["momentum"]
+            of_buffer = [momentum, 1 - group["dampening"]] if "momentum_buffer" in state else [0.0, 1.0]
             zero_at_first(state, "momentum_buffer", parameter)
-            shares = (-lr, -lr * group["momentum"]) if group["nesterov"] else (0.0, -lr)
-            return [shares[0], *keeps, *of_buffer, shares[1]]
+            share, share_of_buffer = (-lr, -lr * momentum) if group["nesterov"] else (0.0, -lr)
+            return [share, 1.0, 1.0, *of_buffer, share_of_buffer]
         assert isinstance(rule, Adam | AdamW)
         rule.moments(parameter)
+        state = rule.state[parameter]
         state["step"] += 1
         rate, eps = rule.rate_and_eps(state["step"], group)
-        return [rate, *keeps, 1 - group["beta1"], group["beta2"], 1 - group["beta2"], eps]
+        keep = 1 - lr * group["weight_decay"]
+        keep_bias = keep if group["decay_biases"] else 1.0
+        return [rate, keep, keep_bias, 1 - group["beta1"], group["beta2"], 1 - group["beta2"], eps]
 
     def _recording(self, rows: int) -> Recording:
         """Of minibatches of one size; anew where a tensor has moved."""

@@ -2,19 +2,39 @@
 #include <omp.h>
 #include <stdint.h>
 
+/* Adam's memory, and its numbers that stay; share1 and share2 are 1 - beta1 and 1 - beta2. */
+typedef struct {
+    float *theta, *m, *v;
+    const float *grad;
+    int64_t numel;
+    float share1, beta2, share2;
+} adam_t;
+
+/* What a backward pass does with the gradient: W <- keep W + share dW and b <- keep_bias b + share db where it
+   `descends`, else the same with the memory of the gradients in the place of W and b; and where `adam` is given, a step
+   of it after that, if the sum over the gradients of the biases is finite. */
+typedef struct {
+    int descends;
+    float share, keep, keep_bias;
+    const adam_t *adam;
+    float rate, eps;
+} descent_t;
+
 /* The passes of a whole network, each precision's with layers of its own kind; described where they are defined. The
    forward pass returns the logits, in memory of the layers. */
 typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, uint16_t *x16,
                                int64_t rows, int threads);
 typedef double backward_t(const void *product, const void *chain, int count, const float *x, const uint16_t *x16,
-                          float *dlogits, int64_t rows, int descends, float share, float keep, float keep_bias,
-                          int threads);
+                          const float *dlogits, int64_t rows, const descent_t *how, int threads);
 
+void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t rows, int64_t width, float share,
+              float keep);
 int softmax_cross_entropy(const float *logits, const int64_t *targets, float *losses, float *dlogits, double *loss_sum,
                           int64_t rows, int64_t classes, int threads);
 void scale_dlogits(float *dlogits, int64_t numel, float dloss);
 void adam(float *theta, const float *grad, float *m, float *v, int64_t n, float share1, float beta2, float share2,
           float rate, float grad_rate, float eps, int threads);
+void adam_range(const adam_t *adam, int64_t start, int64_t stop, float rate, float eps);
 
 /* What SHARE calls: not to be compiled into each of its two branches. */
 #define PART static __attribute__((noinline))

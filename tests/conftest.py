@@ -79,6 +79,15 @@ def run_cli(command_line_environment) -> Callable[..., cli.CLI]:
     return run
 
 
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many threads compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=[None, torch.bfloat16], ids=["float32", "bf16-mixed"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype | None:
     """Of the products of a whole network in C, as ``Workspace`` takes it: each that this machine has."""

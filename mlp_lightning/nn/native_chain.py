@@ -19,34 +19,36 @@ from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_
 class ChainMemory(NamedTuple):
     """Memory of a minibatch, a tensor ``(B, H)`` a layer.
 
-    The last layer's dZ comes from outside: ``dz`` is without it. In mixed precision ``z`` becomes dZ instead, and there
-    are bfloat16 ``a16``, ``dz16`` and ``x16 (B, D)``.
+    In mixed precision there are also the operands of products, in bfloat16: W, A, dZ and ``x16 (B, D)``. Then ``dz`` of
+    a hidden layer may be the memory of its ``z``.
     """
 
     z: Sequence[Tensor]
-    dz: Sequence[Tensor] = ()
+    dz: Sequence[Tensor]
     a16: Sequence[Tensor] = ()
     dz16: Sequence[Tensor] = ()
     x16: Tensor | None = None
 
 
 class _Layer(ctypes.Structure):
-    """``layer_t`` of ``layers.c``."""
+    """``layer_t`` of ``passes.h``."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "dz")),
+        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "dz", "w", "a", "d")),
         ("fan_in", SIZE),
         ("fan_out", SIZE),
     )
 
 
-class _MixedLayer(ctypes.Structure):
-    """``layer_t`` of ``layers_bf16.c``."""
+class _Descent(ctypes.Structure):
+    """``descent_t`` of ``native.h``."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "weight16", "a16", "dz16")),
-        ("fan_in", SIZE),
-        ("fan_out", SIZE),
+        ("descends", COUNT),
+        *((name, NUMBER) for name in ("share", "keep", "keep_bias")),
+        ("adam", POINTER),
+        ("rate", NUMBER),
+        ("eps", NUMBER),
     )
 
 
@@ -73,20 +75,17 @@ class NativeChain:
         else:
             self._forward, self._backward = functions.forward_pass, functions.backward_pass
         self._forward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, COUNT]
-        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 3, SIZE, COUNT, *[NUMBER] * 3, COUNT]
+        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 3, SIZE, POINTER, COUNT]
         self._forward.restype, self._backward.restype = None, ctypes.c_double
         self._x16 = None if memory.x16 is None else memory.x16.data_ptr()
-        self._structs = ((_MixedLayer if rounded else _Layer) * self._count)()
-        for k, (struct, layer) in enumerate(zip(self._structs, layers, strict=True)):
+        w = [layer.weight for layer in rounded or layers]
+        a = [*memory.a16, memory.z[-1]] if rounded else memory.z
+        operands = zip(w, a, memory.dz16 if rounded else memory.dz, strict=True)
+        self._structs = (_Layer * self._count)()
+        for struct, layer, z, dz, of_products in zip(self._structs, layers, memory.z, memory.dz, operands, strict=True):
             struct.fan_out, struct.fan_in = layer.weight.shape
-            tensors = layer._asdict()
-            for name in ("z", "dz", "a16", "dz16"):
-                of_layers = getattr(memory, name)
-                if k < len(of_layers):
-                    tensors[name] = of_layers[k]
-            if rounded:
-                tensors["weight16"] = rounded[k].weight
-            for name, tensor in tensors.items():
+            named = {**layer._asdict(), "z": z, "dz": dz, **dict(zip("wad", of_products, strict=True))}
+            for name, tensor in named.items():
                 setattr(struct, name, tensor.data_ptr())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,8 +106,9 @@ class NativeChain:
             The sum over all that it wrote of biases: not finite where a delta was not.
         """
         pointers, rows = (self._x.data_ptr(), self._x16, dlogits.data_ptr()), self._x.shape[0]
-        numbers = (descends, share, keep, keep_bias, torch.get_num_threads())
-        total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, *numbers)
+        descent = ctypes.byref(_Descent(descends, share, keep, keep_bias))
+        threads = torch.get_num_threads()
+        total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, descent, threads)
         return total
 
     @property

@@ -140,14 +140,17 @@ class Workspace:
         return self._chain_for(x)
 
     def _new_chain(self, rows: int) -> NativeChain:
-        buffers, widths = self._buffers, self.network.sizes[1:]
+        buffers, sizes = self._buffers, self.network.sizes
+        (last,) = self._pool.rows("dz of the logits", rows, sizes[-1:], torch.float32)
         if not self.is_mixed:
-            return NativeChain(self._own_layers, ChainMemory(buffers.z, buffers.da))
+            return NativeChain(self._own_layers, ChainMemory(buffers.z, [*buffers.da, last]))
+        z = self._pool.rows("float z", rows, sizes[1:], torch.float32)
         memory = ChainMemory(
-            z=self._pool.rows("float z", rows, widths, torch.float32),
-            dz16=[*buffers.da, *self._pool.rows("dz16", rows, widths[-1:], self.dtype)],
-            a16=buffers.z,
-            x16=self._pool.rows("x16", rows, self.network.sizes[:1], self.dtype)[0],
+            z=z,
+            dz=[*z[:-1], last],
+            a16=buffers.z[:-1],
+            dz16=[*buffers.da, *self._pool.rows("dz16", rows, sizes[-1:], self.dtype)],
+            x16=self._pool.rows("x16", rows, sizes[:1], self.dtype)[0],
         )
         return NativeChain(self._own_layers, memory, self._copy_layers)
 

@@ -26,3 +26,9 @@ void adam(float *theta, const float *grad, float *m, float *v, int64_t n, float 
     SHARE(n, threads, n >= PARALLEL,
           update(theta, grad, m, v, start, stop, share1, beta2, share2, rate, grad_rate, eps));
 }
+
+/* The same without decoupled decay, of the entries from start to stop. */
+void adam_range(const adam_t *adam, int64_t start, int64_t stop, float rate, float eps)
+{
+    update(adam->theta, adam->grad, adam->m, adam->v, start, stop, adam->share1, adam->beta2, adam->share2, rate, 0, eps);
+}

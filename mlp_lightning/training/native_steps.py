@@ -13,8 +13,8 @@ from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
 
 
-class _Rule(ctypes.Structure):
-    """``rule_t`` of ``steps.c``."""
+class _Adam(ctypes.Structure):
+    """``adam_t`` of ``native.h``."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("theta", "m", "v", "grad")),
@@ -69,7 +69,7 @@ class NativeSteps:
         if chain is None or not all(_fits(batch, first.x.shape) for batch in batches):
             return [], None
         rows, classes = first.x.shape[0], self.workspace.network.sizes[-1]
-        rule, numbers = self._numbers(rates)
+        adam, numbers = self._numbers(rates)
         losses_of_rows, dlogits = self.loss.memory(rows, classes)
         losses = (ctypes.c_double * n)()
         made = self._make_steps(
@@ -80,7 +80,7 @@ class NativeSteps:
             rows,
             classes,
             1.0 / rows if self._mean else 1.0,
-            ctypes.byref(rule),
+            None if adam is None else ctypes.byref(adam),
             numbers,
             losses,
             losses_of_rows.data_ptr(),
@@ -98,14 +98,14 @@ class NativeSteps:
         parameter: Tensor = self.rule.param_groups[0]["params"][0]
         return parameter
 
-    def _numbers(self, rates: Sequence[float]) -> "tuple[_Rule, ctypes.Array[ctypes.c_float]]":
+    def _numbers(self, rates: Sequence[float]) -> "tuple[_Adam | None, ctypes.Array[ctypes.c_float]]":
         rule, (group,) = self.rule, self.rule.param_groups
         of_steps: list[float] = []
         if isinstance(rule, SGD):
             for lr in rates:
                 group["lr"] = lr
                 of_steps += rule.within_product(group)
-            return _Rule(), (ctypes.c_float * len(of_steps))(*of_steps)
+            return None, (ctypes.c_float * len(of_steps))(*of_steps)
         assert isinstance(rule, Adam | AdamW)
         m, v, t = rule.moments(self._parameter)
         for k, lr in enumerate(rates):
@@ -114,7 +114,7 @@ class NativeSteps:
         pointers = (self._parameter.data_ptr(), m.data_ptr(), v.data_ptr(), self.workspace.network.flat_grad.data_ptr())
         beta1, beta2 = group["beta1"], group["beta2"]
         numbers = (ctypes.c_float * len(of_steps))(*of_steps)
-        return _Rule(*pointers, self._parameter.numel(), 1 - beta1, beta2, 1 - beta2), numbers
+        return _Adam(*pointers, self._parameter.numel(), 1 - beta1, beta2, 1 - beta2), numbers
 
 
 def _fits(batch: Batch, shape: torch.Size) -> bool:

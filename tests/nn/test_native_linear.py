@@ -19,14 +19,6 @@ pytestmark = pytest.mark.skipif(native_linear() is None, reason="no C compiler, 
 SHAPES = [(0, 3, 2), (1, 1, 1), (5, 7, 3), (64, 30, 65), (300, 40, 129)]
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def draw(*shapes):
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=generator) for shape in shapes]

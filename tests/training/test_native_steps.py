@@ -57,8 +57,8 @@ def assert_equal(one, other):
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("rule", RULES)
-def test_bits_are_those_of_as_many_calls(rule, reduction, dtype):
-    batches = minibatches()
+def test_bits_are_those_of_as_many_calls(rule, reduction, dtype, threads):
+    batches = minibatches(samples=200 if threads == 2 else 64)
     rates = [lr if reduction == "mean" else lr / 64 for lr in RATES]
     together, one_by_one = (make(rule, dtype, reduction=reduction) for _ in range(2))
     assert together.makes_many

@@ -220,13 +220,13 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
 #define IN_PARTS(work)                                                      \
     do {                                                                    \
         if (threads == 1)                                                   \
-            work;                                                           \
+            WITHOUT_DENORMALS(work);                                        \
         else {                                                              \
             _Pragma("omp parallel num_threads(threads) firstprivate(part)") \
             {                                                               \
                 part.me = omp_get_thread_num();                             \
                 part.all = omp_get_num_threads();                           \
-                work;                                                       \
+                WITHOUT_DENORMALS(work);                                    \
             }                                                               \
         }                                                                   \
     } while (0)

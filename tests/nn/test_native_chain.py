@@ -158,6 +158,19 @@ def test_follows_a_parameter_that_moved(dtype):
     assert torch.equal(after, Workspace(other, dtype).forward(x))
 
 
+def test_numbers_too_small_for_a_float_are_0_in_the_passes_alone(dtype, threads):
+    """Those between 0 and 1.2e-38, which processors compute with slowly."""
+    sizes = SIZES[1]
+    net = network(sizes)
+    for layer in net.layers:
+        layer.weight.detach().fill_(1e10)
+    x = torch.full((200, sizes[0]), 1e-39)
+    assert net(x)[0].count_nonzero() == 800
+    assert Workspace(net, dtype).forward(x).count_nonzero() == 0
+    small = torch.full((1_000_000,), 1e-39)
+    assert (2 * small).count_nonzero() == small.numel()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
 def test_what_is_not_finite_shows_in_the_sum(dtype, value):
     net = network(SIZES[1])

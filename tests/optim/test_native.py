@@ -70,6 +70,18 @@ def test_follows_torch_in_float64(monkeypatch, rule, reference, options, numel):
 
 
 @needs_compiler
+def test_means_too_small_for_a_float_are_0():
+    """Of a gradient that has become 0, which decay for ever: below 1.2e-38 they would only cost time."""
+    p = nn.Parameter(torch.ones(10_000), requires_grad=False)
+    optimizer = Adam([p], lr=0.01)
+    for gradient in (1e-37, 0.0, 0.0, 0.0):
+        p.grad = torch.full_like(p, gradient)
+        optimizer.step()
+    m, v, _ = optimizer.moments(p)
+    assert m.count_nonzero() == v.count_nonzero() == 0
+
+
+@needs_compiler
 def test_bits_do_not_depend_on_threads():
     one, state_one = train(Adam, 100_003, 5, threads=1)
     two, state_two = train(Adam, 100_003, 5, threads=2)

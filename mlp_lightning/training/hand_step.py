@@ -1,7 +1,7 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,12 +22,22 @@ from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.accumulation import Accumulation, check_size
 from mlp_lightning.training.finiteness import Finiteness, LetPass
-from mlp_lightning.training.native_steps import NativeSteps
+from mlp_lightning.training.native_steps import Evaluator, NativeSteps
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
 if TYPE_CHECKING:
     from mlp_lightning.training.cuda_steps import CudaSteps
+
+
+class Several(NamedTuple):
+    """Some steps: the sums over them of what a call returns, how many they are, and what an evaluator found after."""
+
+    loss_sum: float | Tensor
+    normalizer: float
+    n_steps: int
+    # The summed loss of validation samples, and how many answers were right.
+    evaluated: tuple[float, int] | None = None
 
 
 class HandStep:
@@ -221,33 +231,39 @@ class HandStep:
         in_one_go = self._native_steps is not None or self._cuda_steps is not None
         return in_one_go and not isinstance(self.finiteness, LetPass)
 
+    @property
+    def makes_many_evaluated(self) -> bool:
+        """Whether ``make_many`` may also evaluate after each of them."""
+        return self.makes_many and self._native_steps is not None
+
     def make_many(
-        self, batches: Sequence[Batch], rates: Sequence[float], step: int
-    ) -> Iterator[tuple[float | Tensor, float, int]]:
+        self, batches: Sequence[Batch], rates: Sequence[float], step: int, evaluator: Evaluator | None = None
+    ) -> Iterator[Several]:
         """Make steps in one go, bitwise those that as many calls would make, as long as they are finite.
 
         Args:
             batches: whole minibatches of as many samples each.
             rates: the learning rate of each.
             step: the number of the first.
+            evaluator: what evaluates the validation samples of each after its step; None for none.
 
         Yields:
-            The sums over some steps of what a call returns, and how many steps they were; it may be nothing. The step
-            after those is to be made by a call, which raises NotFinite if that is the reason.
+            Some steps, or nothing. The step after those is to be made by a call, which raises NotFinite if that is the
+            reason.
 
         Raises:
             NotFinite: after the last one.
         """
         if self._cuda_steps is not None:
             if all(self._cuda_steps.fits(batch) and batch.size == batches[0].size for batch in batches):
-                yield *self._on_gpu(batches, rates, step, keep_gradient=False), len(batches)
+                yield Several(*self._on_gpu(batches, rates, step, keep_gradient=False), len(batches))
             return
         assert self._native_steps is not None
-        losses, biases = self._native_steps.run(batches, rates)
+        losses, evaluated, biases = self._native_steps.run(batches, rates, evaluator)
         size = batches[0].size
         self.samples_seen += size * len(losses)
-        for loss in losses:
-            yield loss, float(size), 1
+        for k, loss in enumerate(losses):
+            yield Several(loss, float(size), 1, evaluated[k] if k < len(evaluated) else None)
         if biases is not None:
             self.finiteness.check_update(step + len(losses) - 1, losses[-1], rates[len(losses) - 1], biases)
 

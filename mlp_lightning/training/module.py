@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn.native_loss import in_place
+from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import UpdateRule
@@ -21,6 +21,7 @@ from mlp_lightning.training.curves import check_finite
 from mlp_lightning.training.evaluation import Evaluation, accuracy
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
+from mlp_lightning.training.native_steps import Evaluator
 from mlp_lightning.training.return_point import check_state, newest_finite
 from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
 
@@ -137,8 +138,11 @@ class MLPModule(ConfiguredModule):
     @property
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
-        nothing_after = self._averaging is None and not self._validates_within_steps
-        return self._hand_step.makes_many and nothing_after
+        if self._averaging is not None:
+            return False
+        if not self._validates_within_steps:
+            return self._hand_step.makes_many
+        return self._hand_step.makes_many_evaluated and isinstance(self._loss_within_step, NativeCrossEntropy)
 
     def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[int]:
         """``hand_step`` of one minibatch after another, several in one go; yields how many at a time.
@@ -151,12 +155,19 @@ class MLPModule(ConfiguredModule):
             NotFinite: as ``hand_step``.
         """
         rates = [self.hparams["lr"] * self._schedule(step + k) for k in range(len(batches))]
-        made = 0
+        made, evaluator = 0, None
+        if self._validates_within_steps:
+            assert isinstance(self._loss_within_step, NativeCrossEntropy)
+            evaluator = Evaluator(self._within_step, self._loss_within_step)
         with self._naming_a_checkpoint():
-            for loss_sum, normalizer, count in self._hand_step.make_many(batches, rates, step):
-                self._add_to_curve("train/loss", loss_sum, normalizer, skipped=False)
-                made += count
-                yield count
+            for several in self._hand_step.make_many(batches, rates, step, evaluator):
+                self._add_to_curve("train/loss", several.loss_sum, several.normalizer, skipped=False)
+                if several.evaluated is not None:
+                    loss_sum, right = several.evaluated
+                    n_samples = len(batches[0].val_y)
+                    self._add_validation(loss_sum, float(n_samples), torch.tensor(right), n_samples)
+                made += several.n_steps
+                yield several.n_steps
         for k in range(made, len(batches)):
             self.hand_step(batches[k], step + k, keep_gradient=False)
             yield 1
@@ -214,8 +225,14 @@ class MLPModule(ConfiguredModule):
         """The notebook's validation: after the step, on the rest of the same minibatch."""
         logits = self._within_step.forward(batch.val_x)
         loss_sum, _ = self._loss_within_step.forward(logits, batch.val_y)
-        self.curves.add("val/loss", loss_sum, self.loss.normalizer(logits, batch.val_y))
-        self.curves.add("val/accuracy", (logits.argmax(1) == batch.val_y).sum(), len(batch.val_y))
+        right = (logits.argmax(1) == batch.val_y).sum()
+        self._add_validation(loss_sum, self.loss.normalizer(logits, batch.val_y), right, len(batch.val_y))
+
+    def _add_validation(
+        self, loss_sum: float | Tensor, normalizer: float | Tensor, right: Tensor, n_samples: int
+    ) -> None:
+        self.curves.add("val/loss", loss_sum, normalizer)
+        self.curves.add("val/accuracy", right, n_samples)
 
     def _record_means(self) -> dict[str, float]:
         """Record the means over the steps since the last record, and the learning rate."""

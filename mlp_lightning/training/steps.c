@@ -4,6 +4,41 @@
 
 #include "../native.h"
 
+/* What is evaluated after each step: minibatches of as many rows, their losses and how many answers were right. */
+typedef struct {
+    forward_t *forward;
+    const void *product, *chain;
+    int count;
+    const float *const *x;
+    const int64_t *const *y;
+    int64_t rows;
+    double *losses;
+    int64_t *right;
+    float *losses_of_rows, *dlogits;
+} evaluation_t;
+
+/* The answer is the first of the largest logits; a NaN is larger than all numbers, as in torch. */
+static int64_t count_right(const float *logits, const int64_t *y, int64_t rows, int64_t classes)
+{
+    int64_t right = 0;
+    for (int64_t i = 0; i < rows; i++, logits += classes) {
+        int64_t answer = 0;
+        for (int64_t c = 1; c < classes; c++)
+            if (!isnan(logits[answer]) && !(logits[c] <= logits[answer]))
+                answer = c;
+        right += answer == y[i];
+    }
+    return right;
+}
+
+static void evaluate(const evaluation_t *e, int64_t i, int64_t classes, int threads)
+{
+    const float *logits = e->forward(e->product, e->chain, e->count, e->x[i], NULL, e->rows, threads);
+    if (softmax_cross_entropy(logits, e->y[i], e->losses_of_rows, e->dlogits, &e->losses[i], e->rows, classes, threads))
+        e->losses[i] = NAN; /* a class that is none */
+    e->right[i] = count_right(logits, e->y[i], e->rows, classes);
+}
+
 /* Make up to n steps, each on a minibatch of as many rows, and return how many were made. A step adds -lr times the
    gradient to the weights within the products, or is Adam's where `adam` is not NULL; numbers are (share, keep, keep_bias)
    or (rate, eps, -) of each step. One whose loss or gradient is not finite is left to the caller, unmade, but that SGD
@@ -12,7 +47,7 @@
 int64_t make_steps(forward_t *forward, backward_t *backward, const void *product, const void *chain, int count,
                    uint16_t *x16, int64_t n, const float *const *x, const int64_t *const *y, int64_t rows,
                    int64_t classes, float dloss, const adam_t *adam, const float *numbers, double *losses,
-                   float *losses_of_rows, float *dlogits, double *biases, int threads)
+                   float *losses_of_rows, float *dlogits, double *biases, const evaluation_t *evaluation, int threads)
 {
     for (int64_t i = 0; i < n; i++) {
         const float *step = numbers + 3 * i;
@@ -27,6 +62,8 @@ int64_t make_steps(forward_t *forward, backward_t *backward, const void *product
         *biases = backward(product, chain, count, x[i], x16, dlogits, rows, &descent, threads);
         if (!isfinite(*biases))
             return adam ? i : i + 1;
+        if (evaluation)
+            evaluate(evaluation, i, classes, threads);
     }
     return n;
 }

@@ -7,9 +7,11 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.native_chain import has_chain
+from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import SGD, Adam, AdamW, NAdam
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
+from mlp_lightning.training.native_steps import Evaluator
 
 SIZES = (12, 150, 70, 4)
 RULES = {
@@ -72,6 +74,87 @@ def test_bits_are_those_of_as_many_calls(rule, reduction, dtype, threads):
     call(together, batches, rates, 5)
     call(one_by_one, batches, rates, 5)
     assert_equal(together, one_by_one)
+
+
+def with_validation(batches, samples=9):
+    generator = torch.Generator().manual_seed(2)
+    return [
+        batch._replace(
+            val_x=torch.rand(samples, SIZES[0], generator=generator),
+            val_y=torch.randint(SIZES[-1], (samples,), generator=generator),
+        )
+        for batch in batches
+    ]
+
+
+def evaluator_of(step):
+    return Evaluator(Workspace(step.network), step.loss)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_validation_samples_are_evaluated_after_each_step(rule, dtype, threads):
+    batches = with_validation(minibatches())
+    together, one_by_one = (make(rule, dtype) for _ in range(2))
+    assert together.makes_many_evaluated
+    found = list(together.make_many(batches, RATES, 0, evaluator_of(together)))
+    workspace, loss = evaluator_of(one_by_one)
+    for several, batch, lr in zip(found, batches, RATES, strict=True):
+        assert several[:2] == one_by_one(batch, lr, keep_gradient=False)
+        logits = workspace.forward(batch.val_x)
+        right = (logits.argmax(1) == batch.val_y).sum()
+        assert several.evaluated == (loss.forward(logits, batch.val_y)[0], right)
+    assert_equal(together, one_by_one)
+    assert len({several.evaluated[1] for several in found}) > 1
+
+
+@pytest.mark.parametrize(
+    "biases",
+    [
+        pytest.param([1.0, 1.0, 1.0, 1.0], id="the first of the largest"),
+        pytest.param([0.0, 2.0, 1.0, 2.0], id="two largest"),
+        pytest.param([-1.0, -3.0, -2.0, 0.0], id="the last"),
+        pytest.param([0.0, float("nan"), 9.0, float("nan")], id="NaN is larger than all"),
+    ],
+)
+def test_the_answer_is_the_one_of_argmax(biases):
+    step = make(lambda net: SGD([net.flat], 0.0))
+    last = step.network.layers[-1]
+    last.weight.detach().zero_()
+    # Beside the validation's network the one that trains, whose steps stay finite.
+    evaluated = make()
+    for layer in evaluated.network.layers:
+        layer.weight.detach().zero_()
+    evaluated.network.layers[-1].bias.detach().copy_(torch.tensor(biases))
+    batches = with_validation(minibatches(count=1), samples=50)
+    (several,) = step.make_many(batches, [0.0], 0, evaluator_of(evaluated))
+    assert several.evaluated[1] == (batches[0].val_y == torch.tensor(biases).argmax()).sum()
+
+
+def test_samples_that_c_does_not_evaluate_are_left_to_calls():
+    step, (first, second, *_) = make(), with_validation(minibatches())
+    others = [
+        first._replace(val_x=first.val_x[:5], val_y=first.val_y[:5]),
+        first._replace(val_x=first.val_x.double()),
+        first._replace(val_y=first.val_y.int()),
+    ]
+    for other in others:
+        assert list(step.make_many([second, other], RATES[:2], 0, evaluator_of(step))) == []
+    none = second._replace(val_x=second.val_x[:0], val_y=second.val_y[:0])
+    assert list(step.make_many([none], RATES[:1], 0, evaluator_of(step))) == []
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_a_step_that_overflows_has_no_evaluation(rule, dtype):
+    step = make(rule, dtype)
+    for layer, scale in zip(step.network.layers, (1e-36, 1e25, 1e15), strict=True):
+        layer.weight.detach().mul_(scale)
+    steps = step.make_many(with_validation(minibatches()), RATES, 7, evaluator_of(step))
+    if rule == "sgd":
+        assert next(steps).evaluated is None
+        with pytest.raises(NotFinite):
+            next(steps)
+    else:
+        assert list(steps) == []
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam"])

@@ -207,7 +207,7 @@ def test_groups_come_to_the_bits_of_as_many_calls(make, rule, reduction):
     torch.testing.assert_close(one_by_one.network.flat.double(), theta.detach(), rtol=1e-4, atol=1e-4)
     found = [together(batches[0], rates[0])[0]]
     assert together.makes_many
-    ((loss, size, count),) = together.make_many(batches[1:], rates[1:], 1)
+    ((loss, size, count, _),) = together.make_many(batches[1:], rates[1:], 1)
     assert (size, count) == (3 * 6.0, 3)
     assert torch.equal(found[0] + loss, sum(losses))
     assert torch.equal(together.network.flat, one_by_one.network.flat)

@@ -123,7 +123,7 @@ def test_bits_are_those_of_as_many_calls(rule, dtype, reduction):
     losses = [one_by_one(batch, lr, step=k)[0] for k, (batch, lr) in enumerate(zip(batches, rates, strict=True))]
     found = [together(batches[0], rates[0])[0]]
     for start, stop in ((1, 33), (33, 38)):
-        ((loss, size, count),) = together.make_many(batches[start:stop], rates[start:stop], start)
+        ((loss, size, count, _),) = together.make_many(batches[start:stop], rates[start:stop], start)
         assert (size, count) == (64.0 * (stop - start), stop - start)
         found.append(loss)
     assert torch.equal(sum(found), sum(losses))

@@ -32,6 +32,16 @@ def function_of_torch(name: str) -> ctypes.c_void_p | None:
         return None
 
 
+@functools.cache
+def shares_threads() -> bool:
+    """Whether the C functions use torch's own OpenMP, whose BLAS then starts no threads within one of theirs."""
+    ours, name = library(), "omp_get_num_threads"
+    theirs = function_of_torch(name)
+    if ours is None or theirs is None or not hasattr(ours, name):
+        return False
+    return ctypes.cast(getattr(ours, name), ctypes.c_void_p).value == theirs.value
+
+
 def is_native(*tensors: Tensor) -> bool:
     """Whether the C functions take these tensors: contiguous float32 on the CPU."""
     for tensor in tensors:

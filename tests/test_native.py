@@ -1,3 +1,4 @@
+import ctypes
 import os
 import shutil
 import subprocess
@@ -7,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlp_lightning import native
 from mlp_lightning.compilation import compilation, sources
-from mlp_lightning.native import function_of_torch, is_native, library
+from mlp_lightning.native import function_of_torch, is_native, library, shares_threads
+from mlp_lightning.nn import MLP, native_chain
+from mlp_lightning.nn.workspace import Workspace
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -79,6 +83,25 @@ def test_is_native(tensor, expected):
 def test_the_sources_are_packaged():
     names = [path.rsplit("/", 1)[1] for path in sources()]
     assert names == ["layers.c", "losses.c", "passes_bf16.c", "passes_f32.c", "adam.c", "steps.c"]
+
+
+@needs_compiler
+def test_the_passes_need_an_openmp_that_is_torchs(monkeypatch):
+    """Else each of their threads would have BLAS start a team of its own."""
+    assert shares_threads()
+    for cached in (shares_threads, native_chain._product):
+        cached.cache_clear()
+    monkeypatch.setattr(native, "function_of_torch", lambda name: ctypes.c_void_p(1))
+    try:
+        assert not native_chain.has_chain(is_mixed=False)
+        network = MLP((5, 3, 2), dtype=torch.float32)
+        workspace = Workspace(network)
+        x = torch.rand(4, 5)
+        torch.testing.assert_close(workspace.forward(x), network(x)[0])
+        assert workspace.is_native
+    finally:
+        for cached in (shares_threads, native_chain._product):
+            cached.cache_clear()
 
 
 def test_functions_of_torch():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlp_lightning.native import function_of_torch, library
+from mlp_lightning.native import function_of_torch, library, shares_threads
 from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_linear
 
@@ -126,6 +126,8 @@ def has_chain(*, is_mixed: bool) -> bool:
 @functools.cache
 def _product(is_mixed: bool) -> ctypes.c_void_p | None:
     """The matrix product that the passes call; that of bfloat16 where the processor has it in hardware."""
+    if not shares_threads():
+        return None
     if not is_mixed:
         linear = native_linear()
         return None if linear is None else linear.sgemm

@@ -210,7 +210,6 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         wait_for_all(p);
         if (!isfinite(sum_of_biases(p->layers, p->count, 0)))
             return;
-        wait_for_all(p);
     }
     for (int k = 0; k < p->count; k++)
         weight_part(p, k, how);

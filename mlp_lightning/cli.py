@@ -24,6 +24,7 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
+from mlp_lightning.training.denormals import no_denormals
 from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.freed_memory import keep_freed_memory
@@ -351,7 +352,7 @@ def main(args: list[str] | None = None) -> None:
     register_strategies()
     try:
         if not answer(arguments):
-            with stopping_signals(), quiet_event_writer():
+            with stopping_signals(), quiet_event_writer(), no_denormals():
                 CLI(args)
     except Stopped as stopped:
         tell(stopped.message(arguments))

@@ -297,6 +297,14 @@ class CLI(LightningCLI):
             kwargs["verbose"] = False
         return kwargs
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "fit":
+            super()._run_subcommand(subcommand)
+            return
+        # Not around the options too, whose checks compare with 0.
+        with no_denormals():
+            super()._run_subcommand(subcommand)
+
     def before_fit(self) -> None:
         """Take the run's folder, and note where the training starts from, for one that goes on after it."""
         keep_freed_memory()
@@ -352,7 +360,7 @@ def main(args: list[str] | None = None) -> None:
     register_strategies()
     try:
         if not answer(arguments):
-            with stopping_signals(), quiet_event_writer(), no_denormals():
+            with stopping_signals(), quiet_event_writer():
                 CLI(args)
     except Stopped as stopped:
         tell(stopped.message(arguments))

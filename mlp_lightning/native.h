@@ -44,10 +44,11 @@ void adam_range(const adam_t *adam, int64_t start, int64_t stop, float rate, flo
    answer's softmax is multiplied with. */
 #ifdef __SSE__
 #include <xmmintrin.h>
+#define FLUSH 0x8040u /* of results and of operands */
 #define WITHOUT_DENORMALS(work)                   \
     do {                                          \
         const unsigned mode = _mm_getcsr();       \
-        _mm_setcsr(mode | 0x8040);                \
+        _mm_setcsr(mode | FLUSH);                 \
         work;                                     \
         _mm_setcsr(mode);                         \
     } while (0)

@@ -82,7 +82,7 @@ def test_is_native(tensor, expected):
 
 def test_the_sources_are_packaged():
     names = [path.rsplit("/", 1)[1] for path in sources()]
-    assert names == ["layers.c", "losses.c", "passes_bf16.c", "passes_f32.c", "adam.c", "steps.c"]
+    assert names == ["layers.c", "losses.c", "passes_bf16.c", "passes_f32.c", "adam.c", "denormals.c", "steps.c"]
 
 
 @needs_compiler

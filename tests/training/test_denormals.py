@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlp_lightning.cli import CLI
 from mlp_lightning.training.denormals import no_denormals
 
 
@@ -18,24 +21,41 @@ def test_numbers_that_are_too_small_are_0_within():
     assert (2 * small).count_nonzero() == 1000
 
 
-def test_threads_that_start_within_do_likewise():
-    """In a process of its own, which has none before."""
-    program = """if True:
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("compiler", ["cc", ""])
+@pytest.mark.parametrize("starts_before", [True, False])
+def test_in_all_threads(compiler, starts_before):
+    """In a process of its own, whose threads have started or not; without a compiler the former go on as they were."""
+    program = f"""if True:
         import torch
         from mlp_lightning.training.denormals import no_denormals
         torch.set_num_threads(2)
+        small, counts = torch.full((1_000_000,), 1e-39) if {starts_before} else torch.tensor([1e-39]).expand(10**6), []
         with no_denormals():
-            print(int((2 * torch.full((1_000_000,), 1e-39)).count_nonzero()))
+            counts.append(int((2 * small).count_nonzero()))
+        counts.append(int((2 * small).count_nonzero()))
+        print(*counts)
     """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "CC": compiler},
+        check=False,
     )
-    assert done.stdout.split() == ["0"], done.stderr
+    within, after = map(int, done.stdout.split())
+    if compiler or not starts_before:
+        assert within == 0
+    if compiler:
+        assert after == 1_000_000
 
 
-def test_every_command_runs_so(run_main, monkeypatch):
+@pytest.mark.parametrize(("subcommand", "expected"), [("fit", 0.0), ("test", 2e-39)])
+def test_a_training_runs_so(subcommand, expected, monkeypatch):
     found = []
-    monkeypatch.setattr("mlp_lightning.cli.CLI", lambda args: found.append(float(2 * torch.tensor(1e-39))))
-    run_main("fit")
-    assert found == [0.0]
-    assert float(2 * torch.tensor(1e-39)) > 0
+    monkeypatch.setattr(
+        CLI.__base__, "_run_subcommand", lambda self, name: found.append(float(2 * torch.tensor(1e-39)))
+    )
+    object.__new__(CLI)._run_subcommand(subcommand)
+    assert found == pytest.approx([expected], rel=1e-5, abs=0)

@@ -6,7 +6,6 @@
 typedef struct {
     float *theta, *m, *v;
     const float *grad;
-    int64_t numel;
     float share1, beta2, share2;
 } adam_t;
 
@@ -20,8 +19,7 @@ typedef struct {
     float rate, eps;
 } descent_t;
 
-/* The passes of a whole network, each precision's with layers of its own kind; described where they are defined. The
-   forward pass returns the logits, in memory of the layers. */
+/* The passes of a whole network, one pair for each precision; described where they are defined. The forward pass returns the logits, in memory of the layers. */
 typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, uint16_t *x16,
                                int64_t rows, int threads);
 typedef double backward_t(const void *product, const void *chain, int count, const float *x, const uint16_t *x16,
@@ -32,8 +30,6 @@ void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t
 int softmax_cross_entropy(const float *logits, const int64_t *targets, float *losses, float *dlogits, double *loss_sum,
                           int64_t rows, int64_t classes, int threads);
 void scale_dlogits(float *dlogits, int64_t numel, float dloss);
-void adam(float *theta, const float *grad, float *m, float *v, int64_t n, float share1, float beta2, float share2,
-          float rate, float grad_rate, float eps, int threads);
 void adam_range(const adam_t *adam, int64_t start, int64_t stop, float rate, float eps);
 
 /* What SHARE calls: not to be compiled into each of its two branches. */
@@ -56,20 +52,31 @@ void adam_range(const adam_t *adam, int64_t start, int64_t stop, float rate, flo
 #define WITHOUT_DENORMALS(work) work
 #endif
 
-/* Runs the statement `work` for the part [start, stop) of 0 ... n - 1 that falls to each of some threads; with one, or
-   where more do not pay, without OpenMP: a team of one ends the idle threads of the last team, torch's and BLAS's, which
-   it takes longer to start again than a layer takes; and a forked process whose parent has used OpenMP would hang. */
-#define SHARE(n, threads, pays, work)                                                  \
-    do {                                                                               \
-        if ((threads) == 1 || !(pays)) {                                               \
-            const int64_t start = 0, stop = (n);                                       \
-            WITHOUT_DENORMALS(work);                                                   \
-        } else {                                                                       \
-            _Pragma("omp parallel num_threads(threads)")                               \
-            {                                                                          \
-                const int64_t me = omp_get_thread_num(), all = omp_get_num_threads();  \
-                const int64_t start = (n)*me / all, stop = (n) * (me + 1) / all;       \
-                WITHOUT_DENORMALS(work);                                               \
-            }                                                                          \
-        }                                                                              \
+/* Runs the statement `work` in each of some threads, which is number `me` of `all`; with one thread without OpenMP: a team
+   of one ends the idle threads of the last team, torch's and BLAS's, which it takes longer to start again than a layer
+   takes; and a forked process whose parent has used OpenMP would hang. */
+#define IN_TEAM(threads, work)                                                        \
+    do {                                                                              \
+        if ((threads) == 1) {                                                         \
+            const int64_t me = 0, all = 1;                                            \
+            WITHOUT_DENORMALS(work);                                                  \
+        } else {                                                                      \
+            _Pragma("omp parallel num_threads(threads)")                              \
+            {                                                                         \
+                const int64_t me = omp_get_thread_num(), all = omp_get_num_threads(); \
+                WITHOUT_DENORMALS(work);                                              \
+            }                                                                         \
+        }                                                                             \
+    } while (0)
+
+/* Runs `work` for the part [start, stop) of 0 ... n - 1 that falls to each of some threads, or to one where more do not
+   pay. */
+#define SHARE(n, threads, pays, work)                         \
+    do {                                                      \
+        const int team = (pays) ? (threads) : 1;              \
+        IN_TEAM(team, {                                       \
+            const int64_t start = (n) * me / all;             \
+            const int64_t stop = (n) * (me + 1) / all;        \
+            work;                                             \
+        });                                                   \
     } while (0)

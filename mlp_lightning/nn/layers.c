@@ -3,6 +3,9 @@
 #include <math.h>
 
 #include "../native.h"
+
+typedef float operand;
+
 #include "blas.h"
 
 #define PARALLEL 8192 /* entries from which on a second thread pays */

@@ -1,10 +1,6 @@
 /* The passes of a ReLU network, around products of BLAS whose operands are of the type `operand`; what is not an operand
    is float, and all matrices are row by row. Each precision's source says, before it includes this, what an operand is,
-   how a float becomes one (`operand_of`), which of them are above 0 (`is_above_0`), and how BLAS multiplies them
-   (`product`), as:
-
-   C (m, n) <- alpha A B + beta C. A is given as (m, k), or transposed as (k, m); B as (k, n), or transposed as (n, k);
-   each may be a part of a matrix whose rows are lda, ldb or ldc apart.
+   how a float becomes one (`operand_of`), and which of them are above 0 (`is_above_0`).
 
    All of a pass is one parallel region, in which BLAS does not divide its products. A thread has some rows of every
    weight matrix, in all passes the same, which so stay in its cache: it makes their outputs and their step. Of outputs
@@ -12,6 +8,7 @@
 #include <math.h>
 
 #include "../native.h"
+#include "blas.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
 #define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
@@ -215,28 +212,15 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         weight_part(p, k, how);
 }
 
-/* Runs `work` for each thread's part; one thread without OpenMP, as SHARE. */
-#define IN_PARTS(work)                                                      \
-    do {                                                                    \
-        if (threads == 1)                                                   \
-            WITHOUT_DENORMALS(work);                                        \
-        else {                                                              \
-            _Pragma("omp parallel num_threads(threads) firstprivate(part)") \
-            {                                                               \
-                part.me = omp_get_thread_num();                             \
-                part.all = omp_get_num_threads();                           \
-                WITHOUT_DENORMALS(work);                                    \
-            }                                                               \
-        }                                                                   \
-    } while (0)
+/* What all threads know of a pass, and one of them of itself. */
+#define PART_OF_PASS {gemm, chain, count, x, x16 ? (const operand *)x16 : (const operand *)x, rows, me, all}
 
 /* Z of all layers from X (B, D), with relu between them; the last one's is the logits. */
 const float *FORWARD_PASS(const void *gemm, const void *chain, int count, const float *x, uint16_t *x16, int64_t rows,
                           int threads)
 {
-    part_t part = {gemm, chain, count, x, x16 ? (const operand *)x16 : (const operand *)x, rows, 0, 1};
-    IN_PARTS(forward_part(&part));
-    return part.layers[count - 1].z;
+    IN_TEAM(threads, forward_part(&(part_t)PART_OF_PASS));
+    return ((const layer_t *)chain)[count - 1].z;
 }
 
 /* After the forward pass, from dlogits (B, K): the gradient of all layers, or a step along it. Returns the sum over all
@@ -244,7 +228,6 @@ const float *FORWARD_PASS(const void *gemm, const void *chain, int count, const 
 double BACKWARD_PASS(const void *gemm, const void *chain, int count, const float *x, const uint16_t *x16,
                      const float *dlogits, int64_t rows, const descent_t *how, int threads)
 {
-    part_t part = {gemm, chain, count, x, x16 ? (const operand *)x16 : (const operand *)x, rows, 0, 1};
-    IN_PARTS(backward_part(&part, dlogits, how));
-    return sum_of_biases(part.layers, count, how->descends);
+    IN_TEAM(threads, backward_part(&(part_t)PART_OF_PASS, dlogits, how));
+    return sum_of_biases(chain, count, how->descends);
 }

@@ -1,6 +1,4 @@
 /* The passes in float32: operands are the floats themselves. */
-#include "blas.h"
-
 typedef float operand;
 
 #define FORWARD_PASS forward_pass

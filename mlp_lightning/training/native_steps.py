@@ -20,7 +20,6 @@ class _Adam(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("theta", "m", "v", "grad")),
-        ("numel", ctypes.c_int64),
         *((name, ctypes.c_float) for name in ("share1", "beta2", "share2")),
     )
 
@@ -175,7 +174,7 @@ class NativeSteps:
         pointers = (self._parameter.data_ptr(), m.data_ptr(), v.data_ptr(), self.workspace.network.flat_grad.data_ptr())
         beta1, beta2 = group["beta1"], group["beta2"]
         numbers = (ctypes.c_float * len(of_steps))(*of_steps)
-        return _Adam(*pointers, self._parameter.numel(), 1 - beta1, beta2, 1 - beta2), numbers
+        return _Adam(*pointers, 1 - beta1, beta2, 1 - beta2), numbers
 
 
 class _EvaluationMemory(NamedTuple):

@@ -48,7 +48,9 @@ def hand_steps(sizes: Sequence[int], rule: str, dtype: torch.dtype | None, batch
     def group() -> None:
         with torch.inference_mode():
             made = (
-                sum(made.n_steps for made in step.make_many(batches, [LR] * len(batches), 0)) if step.makes_many else 0
+                sum(several.n_steps for several in step.make_many(batches, [LR] * len(batches), 0))
+                if step.makes_many
+                else 0
             )
             for batch in batches[made:]:
                 step(batch, LR, keep_gradient=False)

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -298,11 +299,8 @@ class CLI(LightningCLI):
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand != "fit":
-            super()._run_subcommand(subcommand)
-            return
         # Not around the options too, whose checks compare with 0.
-        with no_denormals():
+        with no_denormals() if subcommand == "fit" else nullcontext():
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:

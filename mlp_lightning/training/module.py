@@ -142,7 +142,7 @@ class MLPModule(ConfiguredModule):
             return False
         if not self._validates_within_steps:
             return self._hand_step.makes_many
-        return self._hand_step.makes_many_evaluated and isinstance(self._loss_within_step, NativeCrossEntropy)
+        return self._hand_step.makes_many_evaluated
 
     def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[int]:
         """``hand_step`` of one minibatch after another, several in one go; yields how many at a time.

@@ -118,8 +118,6 @@ def test_validation_samples_are_evaluated_after_each_step(rule, dtype, threads):
 )
 def test_the_answer_is_the_one_of_argmax(biases):
     step = make(lambda net: SGD([net.flat], 0.0))
-    last = step.network.layers[-1]
-    last.weight.detach().zero_()
     # Beside the validation's network the one that trains, whose steps stay finite.
     evaluated = make()
     for layer in evaluated.network.layers:

@@ -1,7 +1,7 @@
 """The curves of a training: means over windows of steps, gathered on the device, and their history."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ class Curves:
     """Scalars by name over the steps of a training.
 
     ``add`` sums what each step measures, without reading it: a reading waits for the device, so it happens once a
-    window, in ``means``. ``append`` keeps scalars in ``history``, name → (steps, values).
+    window, of what ``take`` returns. ``append`` keeps scalars in ``history``, name → (steps, values).
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Curves:
 
     @property
     def pending(self) -> bool:
-        """Whether anything was added since the last reading."""
+        """Whether anything was added since the last ``take``."""
         return bool(self._sums)
 
     def add(self, name: str, amount: float | Tensor, weight: float | Tensor) -> None:
@@ -44,7 +44,7 @@ class Curves:
             sums[1] = sums[1] + weight
 
     def window(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
-        """The sums since the last reading, over all processes, for a checkpoint between two readings."""
+        """The sums since the last ``take``, over all processes, for a checkpoint between two of them."""
         return {
             name: [reduce(_as_tensor(part, self._device).clone()) for part in pair] for name, pair in self._sums.items()
         }
@@ -53,17 +53,17 @@ class Curves:
         """Take up the sums of ``window``."""
         self._sums = {name: list(pair) for name, pair in window.items()}
 
-    def means(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means since the last call, over all processes, whose sums ``reduce`` adds up.
+    def take(self, reduce: Callable[[Tensor], Tensor]) -> tuple[list[str], Tensor]:
+        """The names that were added since the last call, and their sums over all processes for ``means``.
 
-        A name that was not added, or with weight 0 alone, has none.
+        Args:
+            reduce: adds up a tensor over all processes.
         """
         device, sums, self._sums = self._device, self._sums, {}
         if not sums:
-            return {}
+            return [], torch.zeros(0)
         flat = [_as_tensor(part, device).to(torch.float64) for pair in sums.values() for part in pair]
-        pairs = reduce(torch.stack(flat)).view(-1, 2).tolist()
-        return {name: amount / weight for name, (amount, weight) in zip(sums, pairs, strict=True) if weight}
+        return [*sums], reduce(torch.stack(flat))
 
     def append(self, step: int, values: dict[str, float]) -> None:
         """Keep the values of one step; raises UserError as ``check_finite``."""
@@ -72,6 +72,12 @@ class Curves:
             steps, series = self.history.setdefault(name, ([], []))
             steps.append(step)
             series.append(value)
+
+
+def means(names: Sequence[str], sums: Sequence[float]) -> dict[str, float]:
+    """The means that ``Curves.take`` left to be read; a name with weight 0 alone has none."""
+    pairs = zip(names, sums[::2], sums[1::2], strict=True)
+    return {name: amount / weight for name, amount, weight in pairs if weight}
 
 
 def _as_tensor(part: float | Tensor, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.training.interruption import going_on
 from mlp_lightning.training.origin import Origin, origin_in_gradient, origin_in_step, origin_in_weights, origin_unknown
+from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.shard import Shard
 from mlp_lightning.training.strategy import gather_from_ranks
 
@@ -67,7 +68,7 @@ class Finiteness:
         accumulates: whether several minibatches make a step, whose gradient then tells of each of their losses.
         scaled: whether the gradient was scaled, and its overflow is to be expected: then only the loss is looked at.
         shard: this process's share of the gradient, where it has but a share.
-        waits: whether numbers are read later; None for what the device is best for.
+        readings: where they wait to be read; None for a queue that is best for the device.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Finiteness:
         accumulates: bool = False,
         scaled: bool = False,
         shard: Shard | None = None,
-        waits: bool | None = None,
+        readings: Readings | None = None,
     ) -> None:
         self.workspace = workspace
         self.network = workspace.network
@@ -90,10 +91,16 @@ class Finiteness:
         self._marks = world_size > 1 or skips or accumulates
         self.skipped = False
         device = self.network.flat.device
-        self.waits = device.type != "cpu" if waits is None else waits
+        self.readings = Readings(waits=device.type != "cpu") if readings is None else readings
         with torch.inference_mode(False):
             self._row = torch.zeros(ROOM, dtype=self.network.flat.dtype, device=device)
         self._steps: list[int] = []
+        self._noted = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether numbers are read later."""
+        return self.readings.waits
 
     def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Before the backward pass, for a rule that changes the weights within it."""
@@ -175,19 +182,29 @@ class Finiteness:
         noted = len(self._steps)
         self._row[noted : noted + n] = totals
         self._steps += range(step, step + n)
+        self._noted = step + n
 
     def look(self, steps: int, lr: float) -> None:
         """Read what waits, and look at the weights after so many steps; raises NotFinite."""
+        self.ask(steps, lr)
+        self.readings.read()
+
+    def ask(self, steps: int, lr: float) -> None:
+        """Do the same once ``readings`` are read."""
         noted, self._steps = self._steps, []
         flat = self.network.flat.detach()
-        if noted:
-            values = self._row[: len(noted)].tolist()
-            bad = next((step for step, value in zip(noted, values, strict=True) if not math.isfinite(value)), None)
+
+        def judge(values: list[float]) -> None:
+            bad = next((step for step, value in zip(noted, values, strict=False) if not math.isfinite(value)), None)
             if bad is not None:
                 origin = origin_in_gradient(self.network, flat, _before(bad, lr)) or origin_unknown(_before(bad, lr))
-                self._raise_if(bad, origin.seen_after(steps))
-        if not math.isfinite(float(flat.sum())):
-            self._raise_if(steps - 1, origin_in_weights(self.network, lr))
+                # Meanwhile there may have been further ones.
+                self._raise_if(bad, origin.seen_after(max(steps, self._noted)))
+            if not math.isfinite(values[-1]):
+                self._raise_if(steps - 1, origin_in_weights(self.network, lr))
+
+        total = flat.sum().view(1)
+        self.readings.ask(torch.cat([self._row[: len(noted)], total]) if noted else total, judge)
 
     def _total(self, loss_sum: float | Tensor, gradient: Tensor, biases: float | None) -> float | Tensor:
         if self.scaled and not self.skips:
@@ -245,6 +262,9 @@ class LetPass(Finiteness):
         """Nothing."""
 
     def look(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def ask(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
 

@@ -1,5 +1,8 @@
 """Groups of steps: Lightning's loop runs once for many hand steps, and sees what it would see at every one of them."""
 
+import math
+import time
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
@@ -10,6 +13,9 @@ from mlp_lightning.data.loader import GATHERED_ROWS, Batch
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.module import MLPModule
 
+# Long enough that Lightning's share is small, and short enough for progress bars and signals.
+SECONDS_PER_EXECUTION = 0.1
+# Processes that count on each other must not look at clocks.
 STEPS_PER_EXECUTION = 50
 EVERY_STEP_HOOKS = (
     "on_train_batch_start",
@@ -28,16 +34,16 @@ class GroupedEpochLoop(_TrainingEpochLoop):
 
     A group is some steps made by the module alone, then one through Lightning, with its hooks, logs and progress.
     The last of a group is a step at which something may happen: the last of an epoch or of the training, one before a
-    validation or a checkpoint, one that is logged. All counters are the same there as if Lightning had made every step;
-    so is the state of training, since ``MLPModule.hand_step`` does the same in both. Signals and limits of time are
-    looked at between groups.
+    validation or a checkpoint. All counters are the same there as if Lightning had made every step; so is the state of
+    training, since ``MLPModule.hand_step`` does the same in both. Signals and limits of time are looked at between
+    groups. A step that is recorded may be any of the group, and Health measures it there.
 
     Args:
         trainer: whose ``fit_loop.epoch_loop`` this becomes.
         min_steps: as Lightning's.
         max_steps: as Lightning's.
-        steps_per_execution: most minibatches in a group, at least 1. None for 50, or for 1 where a callback is present
-            that may want to see every step.
+        steps_per_execution: most minibatches in a group, at least 1. None for as many as take a tenth of a second, or
+            50 where several processes share them, or 1 where a callback is present that may want to see every step.
         minibatches_per_update: how many make a step, where an epoch does not end before. Lightning's own loop asks the
             trainer for it, which refuses to have more than one for a module that makes its steps itself.
     """
@@ -53,54 +59,91 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         super().__init__(trainer, min_steps, max_steps)
         self.minibatches_per_update = minibatches_per_update
         self.steps_per_execution = steps_per_execution
-        self._largest = 1
+        self._largest = 1.0
+        self._seconds = math.inf
         self._periods: list[int] = []
+        self._health: list[Health] = []
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Look once an epoch at what may happen in it."""
         super().on_run_start(data_fetcher)
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        every_step = any(wants_every_step(callback) for callback in callbacks)
-        self._largest = self.steps_per_execution or (1 if every_step else STEPS_PER_EXECUTION)
-        self._periods = [self.trainer.log_every_n_steps]  # type: ignore[attr-defined]
-        self._periods += [
+        self._seconds = math.inf
+        if self.steps_per_execution is not None:
+            self._largest = self.steps_per_execution
+        elif any(wants_every_step(callback) for callback in callbacks):
+            self._largest = 1
+        elif self.trainer.world_size > 1:
+            self._largest = STEPS_PER_EXECUTION
+        else:
+            self._largest, self._seconds = math.inf, SECONDS_PER_EXECUTION
+        self._health = [callback for callback in callbacks if isinstance(callback, Health)]
+        self._periods = [
             callback._every_n_train_steps
             for callback in callbacks
             if isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps >= 1
         ]
+        if any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+            self._periods.append(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Make all steps of a group but one by hand, and the last through Lightning."""
         # After a restart Lightning may first have to finish a validation.
         if not self.restarting:
-            self._make_steps(self._minibatches_to_event() - 1, data_fetcher)
+            until, left = time.perf_counter() + self._seconds, self._minibatches_to_event() - 1
+            with torch.inference_mode():
+                while left > 0 and time.perf_counter() < until:
+                    left -= self._advance_to_record(left, data_fetcher)
         super().advance(data_fetcher)
 
     def _accumulated_batches_reached(self) -> bool:
         return self.batch_progress.current.ready % self.minibatches_per_update == 0
 
-    def _make_steps(self, count: int, data_fetcher: _DataFetcher) -> None:
-        module, first, size = self.trainer.lightning_module, self.global_step, self.minibatches_per_update
-        made, updates, in_update = 0, 0, self.batch_progress.current.ready % size
+    def _advance_to_record(self, most: int, data_fetcher: _DataFetcher) -> int:
+        """Make steps on so many minibatches, or up to and with the next that is recorded; returns on how many."""
+        module, period = self.trainer.lightning_module, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         assert isinstance(module, MLPModule)
+        size, recorded = self.minibatches_per_update, self.global_step // period * period + period
+        count = (recorded - self.global_step) * size - self.batch_progress.current.ready % size
+        if count > most:
+            self._make_steps(module, most, data_fetcher)
+            return most
+        health = [callback for callback in self._health if callback.measures(self.trainer, recorded)]
+        self._make_steps(module, count - bool(health), data_fetcher)
+        if health:
+            batch, _, _ = next(data_fetcher)
+            for callback in health:
+                callback.before_step(self.trainer, module, batch)
+            module.hand_step(batch, self.global_step)
+            self._count(1, 1)
+        module.record_steps()
+        for callback in health:
+            callback.after_step(self.trainer, module)
+        return count
+
+    def _make_steps(self, module: MLPModule, count: int, data_fetcher: _DataFetcher) -> None:
+        first, size = self.global_step, self.minibatches_per_update
+        made, updates, in_update = 0, 0, self.batch_progress.current.ready % size
         try:
-            with torch.inference_mode():
-                while made < count and module.makes_many:
-                    batches = self._alike(data_fetcher, count - made)
-                    for n in module.hand_steps(batches, first + updates):
-                        made, updates = made + n, updates + n
-                while made < count:
-                    batch, _, _ = next(data_fetcher)
-                    in_update += 1
-                    module.hand_step(batch, first + updates, updates=in_update == size, keep_gradient=False)
-                    made += 1
-                    if in_update == size:
-                        updates, in_update = updates + 1, 0
+            while made < count and module.makes_many:
+                batches = self._alike(data_fetcher, count - made)
+                for n in module.hand_steps(batches, first + updates):
+                    made, updates = made + n, updates + n
+            while made < count:
+                batch, _, _ = next(data_fetcher)
+                in_update += 1
+                module.hand_step(batch, first + updates, updates=in_update == size, keep_gradient=False)
+                made += 1
+                if in_update == size:
+                    updates, in_update = updates + 1, 0
         finally:
             # Whatever ended the group, the counters are those of the steps that were made.
-            self.batch_progress.increment_by(made)
-            self.manual_optimization.optim_step_progress.increment_by(updates)
-            self._batches_that_stepped += updates
+            self._count(made, updates)
+
+    def _count(self, minibatches: int, updates: int) -> None:
+        self.batch_progress.increment_by(minibatches)
+        self.manual_optimization.optim_step_progress.increment_by(updates)
+        self._batches_that_stepped += updates
 
     @staticmethod
     def _alike(data_fetcher: _DataFetcher, most: int) -> list[Batch]:
@@ -117,7 +160,7 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         """Minibatches up to and with the next at which something may happen, at least 1."""
         trainer, step, in_epoch = self.trainer, self.global_step, self.batch_progress.current.ready
         size, in_update = self.minibatches_per_update, self.batch_progress.current.ready % self.minibatches_per_update
-        distances = [self._largest, trainer.num_training_batches - in_epoch]
+        distances: list[float] = [self._largest, trainer.num_training_batches - in_epoch]
         # Of a step that is recorded, Lightning shows callbacks every minibatch.
         distances += [(period - step % period - 1) * size - in_update + 1 for period in self._periods]
         if self.max_steps != -1:

@@ -23,6 +23,7 @@ from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.accumulation import Accumulation, check_size
 from mlp_lightning.training.finiteness import Finiteness, LetPass
 from mlp_lightning.training.native_steps import Evaluator, NativeSteps
+from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.shard import Shard, wait
 from mlp_lightning.training.strategy import sum_over_ranks
 
@@ -68,6 +69,7 @@ class HandStep:
         overlap: whether each layer's dW is summed over the processes while the layers before it are still computed.
         accumulate: minibatches whose gradients make one update, at least 1.
         skips: whether a step whose loss or gradient is not finite is left out; else it raises NotFinite.
+        readings: where numbers wait that tell whether steps were finite; None for a queue of its own.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class HandStep:
         overlap: bool = False,
         accumulate: int = 1,
         skips: bool = False,
+        readings: Readings | None = None,
     ) -> None:
         self.network = network
         self.loss = in_place(loss)
@@ -118,6 +121,7 @@ class HandStep:
             accumulates=accumulate > 1,
             scaled=scaler is not None,
             shard=shard,
+            readings=readings,
         )
         (self._group,) = rule.param_groups
         one = loss.normalizer(network.flat.new_empty(1, network.sizes[-1]), network.flat.new_zeros(1).long())

@@ -103,9 +103,16 @@ class Health(pl.Callback):
     ) -> None:
         """Measure the minibatch and keep the weights, if the step to come is one that is recorded."""
         assert isinstance(pl_module, MLPModule)
-        step, period = trainer.global_step + 1, trainer.log_every_n_steps * self.every_n_records  # type: ignore[attr-defined]
-        is_recorded = step % period == 0 and pl_module.completes_update
-        if not (is_recorded and trainer.is_global_zero and len(batch.y)):
+        if self.measures(trainer, trainer.global_step + 1) and pl_module.completes_update:
+            self.before_step(trainer, pl_module, batch)
+
+    def measures(self, trainer: pl.Trainer, step: int) -> bool:
+        """Whether a step, counted from 1, is one of those that are measured."""
+        return step % (trainer.log_every_n_steps * self.every_n_records) == 0  # type: ignore[attr-defined]
+
+    def before_step(self, trainer: pl.Trainer, pl_module: MLPModule, batch: Batch) -> None:
+        """Measure the minibatch that completes the next step, and keep the weights."""
+        if not (trainer.is_global_zero and len(batch.y)):
             return
         network = pl_module.network
         targets = batch.targets(network.sizes[-1], batch.x.dtype)
@@ -113,28 +120,38 @@ class Health(pl.Callback):
         measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
         if gathered is not None:
             network.flat_grad.copy_(gathered)
+        step = trainer.global_step + 1
         self._before_step = step, measured, [layer.weight.clone() for layer in network.layers], len(batch.y)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Measure the step, log, warn."""
-        self._finish(trainer, pl_module)
+        assert isinstance(pl_module, MLPModule)
+        self.after_step(trainer, pl_module)
+        pl_module.read()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Finish the record of a step that ended the training because it was not finite: the record tells more."""
-        if isinstance(exception, UserError):
-            self._finish(trainer, pl_module)
+        if isinstance(exception, UserError) and self._before_step is not None:
+            assert isinstance(pl_module, MLPModule)
+            self.after_step(trainer, pl_module)
+            pl_module.readings.read()
 
-    def _finish(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def after_step(self, trainer: pl.Trainer, module: MLPModule) -> None:
+        """Measure the step, if it was to be measured; log and warn once the module reads the figures."""
         if self._before_step is None:
             return
-        assert isinstance(module, MLPModule)
-        assert self._symptoms is not None
         (step, measured, weights, n_samples), self._before_step = self._before_step, None
         measured |= step_figures(module.network, weights)
-        values = torch.stack([value.float() for value in measured.values()]).tolist()
-        figures: Figures = dict(zip(measured, values, strict=True))
+
+        def tell(values: list[float]) -> None:
+            self._tell(trainer, module, dict(zip(measured, values, strict=True)), step, n_samples)
+
+        module.readings.ask(torch.stack([value.float() for value in measured.values()]), tell)
+
+    def _tell(self, trainer: pl.Trainer, module: MLPModule, figures: Figures, step: int, n_samples: int) -> None:
+        assert self._symptoms is not None
         # What a step that is left out measured would stay in the average.
         if n_samples > 1 and math.isfinite(figures["sample_gradient_norm/rms"]):
             square, square_of_mean = figures["sample_gradient_norm/rms"] ** 2, figures["mean_gradient_norm"] ** 2
@@ -143,15 +160,15 @@ class Health(pl.Callback):
                 figures["noise_scale"] = self._noise_scale.value
         if trainer.logger is not None:
             trainer.logger.log_metrics({f"health/{name}": figure for name, figure in figures.items()}, step)
-        self._warn(trainer, module, self._symptoms.find(figures, step))
+        self._warn(trainer, module, self._symptoms.find(figures, step), step)
 
-    def _warn(self, trainer: pl.Trainer, module: MLPModule, lines: list[str]) -> None:
+    def _warn(self, trainer: pl.Trainer, module: MLPModule, lines: list[str], step: int) -> None:
         for line in lines:
             module.print(line, file=sys.stderr)
         self._warnings += lines
         writer = tensorboard(trainer)
         if lines and writer is not None:
-            writer.add_text("health/warnings", "\n".join(f"- {line}" for line in self._warnings), trainer.global_step)
+            writer.add_text("health/warnings", "\n".join(f"- {line}" for line in self._warnings), step)
 
 
 def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction: str) -> dict[str, Tensor]:

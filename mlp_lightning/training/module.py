@@ -17,11 +17,12 @@ from mlp_lightning.nn.workspace import Workspace
 from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
-from mlp_lightning.training.curves import check_finite
+from mlp_lightning.training.curves import check_finite, means
 from mlp_lightning.training.evaluation import Evaluation, accuracy
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.native_steps import Evaluator
+from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.return_point import check_state, newest_finite
 from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
 
@@ -54,6 +55,7 @@ class MLPModule(ConfiguredModule):
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
+        self.readings = Readings(waits=self.device.type != "cpu")
         self._hand_step = HandStep(
             self.network,
             self.loss,
@@ -73,6 +75,7 @@ class MLPModule(ConfiguredModule):
             overlap=self.hparams["overlap_reduction"],
             accumulate=accumulate,
             skips=self.hparams["nonfinite"] == "skip",
+            readings=self.readings,
         )
         # Like the steps in memory that is kept, for a few samples at a time.
         self._within_step, self._loss_within_step = Workspace(self.evaluated_network), in_place(self.loss)
@@ -100,7 +103,9 @@ class MLPModule(ConfiguredModule):
             return
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._show(self._record_means())
+            self.record_steps()
+        # Whoever sees this step sees what was recorded up to it.
+        self.read()
 
     def _show(self, values: dict[str, float]) -> None:
         """Give values to the progress bar and to callbacks, as ``log_dict`` would; that takes longer than a step."""
@@ -190,8 +195,17 @@ class MLPModule(ConfiguredModule):
         # Where nothing was left to train there was no step.
         if not hasattr(self, "_hand_step"):
             return
+        self._ask_whether_finite()
+        self.read()
+
+    def _ask_whether_finite(self) -> None:
         with self._naming_a_checkpoint():
-            self._hand_step.finiteness.look(self.global_step, self._optimizer().param_groups[0]["lr"])
+            self._hand_step.finiteness.ask(self.global_step, self._optimizer().param_groups[0]["lr"])
+
+    def read(self, count: int | None = None) -> None:
+        """Read so many of the numbers that wait on the device, or all; raises NotFinite, as a step would have."""
+        with self._naming_a_checkpoint():
+            self.readings.read(count)
 
     @contextmanager
     def _naming_a_checkpoint(self) -> Iterator[None]:
@@ -234,21 +248,32 @@ class MLPModule(ConfiguredModule):
         self.curves.add("val/loss", loss_sum, normalizer)
         self.curves.add("val/accuracy", right, n_samples)
 
-    def _record_means(self) -> dict[str, float]:
-        """Record the means over the steps since the last record, and the learning rate."""
-        self._look()
-        means = self.curves.means(sum_over_ranks)
-        values = {**means, "optim/lr": self._optimizer().param_groups[0]["lr"]}
-        if self.hparams["nonfinite"] == "skip":
-            values["health/skipped_steps"] = float(self.skipped_steps)
-        self.record(values)
-        return means
+    def record_steps(self) -> None:
+        """Record and show the means over the steps since the last record, and the learning rate.
 
-    def record(self, values: dict[str, float]) -> None:
-        """Add scalars at the current step to the curves and to the logger; raises UserError if one is not finite."""
-        self.curves.append(self.global_step, values)
+        Where the numbers of this record wait for the device, those of the records before it are read.
+        """
+        behind = len(self.readings)
+        self._ask_whether_finite()
+        names, sums = self.curves.take(sum_over_ranks)
+        beside = {"optim/lr": self._optimizer().param_groups[0]["lr"]}
+        if self.hparams["nonfinite"] == "skip":
+            beside["health/skipped_steps"] = float(self.skipped_steps)
+        step = self.global_step
+
+        def finish(numbers: list[float]) -> None:
+            found = means(names, numbers)
+            self.record(found | beside, step)
+            self._show(found)
+
+        self.readings.ask(sums, finish)
+        self.read(behind)
+
+    def record(self, values: dict[str, float], step: int) -> None:
+        """Add scalars at a step to the curves and to the logger; raises UserError if one is not finite."""
+        self.curves.append(step, values)
         if self.logger is not None:
-            self.logger.log_metrics(values, self.global_step)
+            self.logger.log_metrics(values, step)
 
     def on_train_epoch_end(self) -> None:
         """Let no epoch end on weights that are not finite."""
@@ -257,7 +282,8 @@ class MLPModule(ConfiguredModule):
     def on_train_end(self) -> None:
         """Record the steps since the last record, so that none is lost."""
         if self.curves.pending:
-            self._record_means()
+            self.record_steps()
+            self.read()
 
     def on_fit_end(self) -> None:
         """Do the same for a checkpoint after whose last step nothing was left to train."""
@@ -320,7 +346,7 @@ class MLPModule(ConfiguredModule):
         self.log_dict(values, prog_bar=name == "val", logger=False, sync_dist=True)
         self.results |= values
         if record:
-            self.record(values)
+            self.record(values, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not say; raises NotFinite."""

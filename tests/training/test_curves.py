@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.curves import Curves
+from mlp_lightning.training.curves import Curves, means
 from mlp_lightning.training.module import MLPModule
 
 
 def as_it_is(tensor):
     return tensor
+
+
+def read(curves, reduce=as_it_is):
+    names, sums = curves.take(reduce)
+    return means(names, sums.tolist())
 
 
 def test_means_divide_summed_amounts_by_summed_weights():
@@ -18,19 +23,19 @@ def test_means_divide_summed_amounts_by_summed_weights():
     for samples in losses:
         curves.add("loss", samples.sum(), len(samples))
         curves.add("accuracy", torch.tensor(1), torch.tensor(2))
-    assert curves.means(as_it_is) == {"loss": torch.cat(losses).mean().item(), "accuracy": 0.5}
+    assert read(curves) == {"loss": torch.cat(losses).mean().item(), "accuracy": 0.5}
 
 
 def test_means_start_anew_after_each_reading():
     curves = Curves()
     assert not curves.pending
-    assert curves.means(as_it_is) == {}
+    assert read(curves) == {}
     curves.add("loss", torch.tensor(3.0), 1)
     assert curves.pending
-    curves.means(as_it_is)
+    read(curves)
     assert not curves.pending
     curves.add("loss", torch.tensor(5.0), 1)
-    assert curves.means(as_it_is) == {"loss": 5.0}
+    assert read(curves) == {"loss": 5.0}
 
 
 def test_means_are_over_all_processes():
@@ -38,8 +43,8 @@ def test_means_are_over_all_processes():
     here.add("loss", torch.tensor(6.0), 3)
     there.add("loss", torch.tensor(2.0), 1)
     sent: list[torch.Tensor] = []
-    there.means(lambda tensor: sent.append(tensor.clone()) or tensor)
-    assert here.means(lambda tensor: tensor + sent[0]) == {"loss": 2.0}
+    there.take(lambda tensor: sent.append(tensor.clone()) or tensor)
+    assert read(here, lambda tensor: tensor + sent[0]) == {"loss": 2.0}
 
 
 def test_adding_leaves_the_callers_tensors_alone():
@@ -54,14 +59,14 @@ def test_a_window_of_many_steps_counts_samples_exactly():
     curves = Curves()
     for _ in range(200):
         curves.add("accuracy", torch.tensor(19), 19)
-    assert curves.means(as_it_is) == {"accuracy": 1.0}
+    assert read(curves) == {"accuracy": 1.0}
 
 
 def test_a_name_without_any_weight_has_no_mean():
     curves = Curves()
     curves.add("train/loss", torch.tensor(1.0), 4)
     curves.add("val/loss", torch.tensor(0.0), 0)
-    assert curves.means(as_it_is) == {"train/loss": 0.25}
+    assert read(curves) == {"train/loss": 0.25}
 
 
 def test_history_keeps_steps_and_values_by_name():
@@ -85,7 +90,7 @@ def test_a_window_goes_on_where_it_was_left():
         (left if i < 2 else resumed).add("loss", amount, 3.0)
         if i == 1:
             resumed.go_on(left.window(as_it_is))
-    assert resumed.means(as_it_is) == straight.means(as_it_is)
+    assert read(resumed) == read(straight)
 
 
 def test_taking_a_window_for_a_checkpoint_changes_nothing():
@@ -93,7 +98,7 @@ def test_taking_a_window_for_a_checkpoint_changes_nothing():
     curves.add("loss", torch.tensor(6.0), 2)
     window = curves.window(lambda tensor: tensor.mul_(2))
     assert [part.item() for part in window["loss"]] == [12.0, 4.0]
-    assert curves.means(as_it_is) == {"loss": 3.0}
+    assert read(curves) == {"loss": 3.0}
 
 
 def test_every_process_takes_up_the_same_names_of_a_window_and_one_its_sums(make_parts, monkeypatch):
@@ -110,4 +115,4 @@ def test_every_process_takes_up_the_same_names_of_a_window_and_one_its_sums(make
         parts.module.on_load_checkpoint(checkpoint)
         # Only where all of them have something pending do all of them sum.
         assert parts.module.curves.pending
-        assert parts.module.curves.means(lambda sums: sums) == expected
+        assert read(parts.module.curves) == expected

@@ -189,7 +189,7 @@ def test_numbers_that_wait_on_a_device_are_read_before_anything_is_written(plant
 
     def wait():
         on_train_start()
-        parts.module._hand_step.finiteness.waits = True
+        parts.module.readings.waits = True
 
     parts.module.on_train_start = wait
     with pytest.raises(NotFinite, match=rf"^step {BAD + 1} is not finite: .*, as seen after step 10; likely cause"):

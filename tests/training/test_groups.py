@@ -235,6 +235,42 @@ def test_logs(run, tmp_path):
     assert "lr-Adam" in texts[0]
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "numbers wait, as on a GPU"])
+@pytest.mark.parametrize("trainer", [{}, {"accumulate_grad_batches": 2}], ids=["", "accumulated"])
+def test_records_within_a_group(make_parts, tmp_path, monkeypatch, waits, trainer):
+    texts, lightnings_steps = [], []
+    for size in (1, 50):
+        logger = CSVLogger(tmp_path / f"{size}")
+        settings = {"max_epochs": 4, "limit_val_batches": 0, "steps_per_execution": size, **trainer}
+        parts = make_parts(callbacks=[Health()], logger=logger, log_every_n_steps=2, **settings)
+        on_train_start = parts.module.on_train_start
+
+        def wait(module=parts.module, on_train_start=on_train_start):
+            on_train_start()
+            module.readings.waits = waits
+
+        monkeypatch.setattr(parts.module, "on_train_start", wait)
+        parts.trainer.fit(parts.module, parts.data)
+        (path,) = (tmp_path / f"{size}").rglob("metrics.csv")
+        texts.append(path.read_text())
+        lightnings_steps.append(len(parts.start.batches))
+    assert texts[0] == texts[1]
+    assert "health/update_ratio" in texts[0]
+    # The last of each epoch.
+    assert lightnings_steps == [20, 4]
+
+
+def test_groups_last_a_tenth_of_a_second_where_nobody_says(make_parts, monkeypatch):
+    """By a clock that goes on by 0.03 seconds whenever it is looked at, before every minibatch that is recorded."""
+    clock = itertools.count()
+    monkeypatch.setattr("mlp_lightning.training.groups.time.perf_counter", lambda: 0.03 * next(clock))
+    monkeypatch.setattr("mlp_lightning.training.groups.wants_every_step", lambda callback: False)
+    parts = make_parts(data={"batch_size": 3}, max_epochs=1, limit_val_batches=0, log_every_n_steps=1)
+    parts.trainer.fit(parts.module, parts.data)
+    # Of 24 minibatches three are made in that time, and one by Lightning.
+    assert len(parts.start.batches) == 6
+
+
 @pytest.mark.parametrize("kind", [TQDMProgressBar, GroupProgressBar])
 @pytest.mark.parametrize("refresh_rate", [1, 2])
 def test_progress_bar_ends_where_it_should(run, refresh_rate, kind):
@@ -300,7 +336,7 @@ def test_a_callback_that_may_want_every_step_sees_every_step(fit):
 def test_groups_end_where_they_must(fit):
     steps = Steps()
     fit(callbacks=[steps], max_epochs=2, log_every_n_steps=4, steps_per_execution=3)
-    assert [step for step, _ in steps.seen] == [3, 4, 5, 8, 10]
+    assert [step for step, _ in steps.seen] == [3, 5, 8, 10]
 
 
 @pytest.mark.parametrize(

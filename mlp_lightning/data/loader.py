@@ -156,9 +156,12 @@ class Batches:
         def gather(window: range) -> list[Batch]:
             cuts = [self._cut(index) for index in window]
             places = [cut.train for cut in cuts] + ([cut.val for cut in cuts] if self.per_batch else [])
-            rows = [order[place] for place in places]
-            lengths = [len(part) for part in rows]
-            gathered = torch.cat(rows)
+            lengths = [place.stop - place.start for place in places]
+            if self.world_size == 1 and not self.per_batch:
+                # Side by side.
+                gathered = order[places[0].start : places[-1].stop]
+            else:
+                gathered = torch.cat([order[place] for place in places])
             x = self.x.index_select(0, gathered).split(lengths)
             y = self.y.index_select(0, gathered).split(lengths)
             n = len(cuts)

@@ -14,6 +14,17 @@ import triton.language as tl
 
 
 @triton.jit
+def _begin(DEPENDENT: tl.constexpr):
+    """Where launches are DEPENDENT: wait for what the kernel before has written, and let the next be launched.
+
+    That one then waits here, its launch paid for, until this one ends.
+    """
+    if DEPENDENT:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
 def _activated(z, ACTIVATION: tl.constexpr):
     if ACTIVATION == "sigmoid":
         return tl.sigmoid(z)
@@ -68,8 +79,10 @@ def linear_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """A = f(X Wᵀ + b), of a hidden layer."""
+    _begin(DEPENDENT)
     x_stride, weight_stride, out_stride = x_stride * UNIT, weight_stride * UNIT, out_stride * OUT_UNIT
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -101,8 +114,10 @@ def loss_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """The last layer, softmax, cross-entropy and dlogits = scale (p − q); sums over ROWS samples of both."""
+    _begin(DEPENDENT)
     x_stride, weight_stride = x_stride * UNIT, weight_stride * UNIT
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
@@ -145,8 +160,10 @@ def delta_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
     """dZ of the layer before, (dZ W) · f′ in terms of its A, and the sums of that over ROWS samples."""
+    _begin(DEPENDENT)
     weight_stride, a_stride, dz_stride = weight_stride * UNIT, a_stride * UNIT, dz_stride * DZ_UNIT
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -210,8 +227,8 @@ def _step_of_tile(
         tl.store(rounded + place, new.to(rounded.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows"])
-def weight_kernel(
+@triton.jit
+def _weight_tile(
     dz,
     a,
     dweight,
@@ -220,16 +237,47 @@ def weight_kernel(
     v,
     rounded,
     numbers,
+    row,
+    column,
     rows,
     fan_in,
     fan_out,
     dz_stride,
     a_stride,
     rounded_stride,
+    keeps,
     RULE: tl.constexpr,
     STEPS: tl.constexpr,
-    KEEPS: tl.constexpr,
     ROUNDS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """The tile of dW = dZᵀ A in which ``row`` and ``column`` meet: stored if it keeps it, and its step if it STEPS."""
+    g = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
+    for start in range(0, rows, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        within = (row < dz_stride)[:, None] & (k < rows)[None, :]
+        dzs = tl.load(dz + k[None, :] * dz_stride + row[:, None], mask=within, other=0.0)
+        within = (k < rows)[:, None] & (column < a_stride)[None, :]
+        inputs = tl.load(a + k[:, None] * a_stride + column[None, :], mask=within, other=0.0)
+        g = tl.dot(dzs, inputs, g, input_precision=PRECISION)
+    if keeps:
+        inside = (row < fan_out)[:, None] & (column < fan_in)[None, :]
+        tl.store(dweight + row[:, None] * fan_in + column[None, :], g, mask=inside)
+    if STEPS:
+        _step_of_tile(g, theta, m, v, rounded, numbers, row, column, fan_in, fan_out, rounded_stride, RULE, ROUNDS)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def weight_kernel(
+    dz,
+    a,
+    dweight,
+    rows,
+    fan_in,
+    fan_out,
+    dz_stride,
+    a_stride,
     PRECISION: tl.constexpr,
     UNIT: tl.constexpr,
     DZ_UNIT: tl.constexpr,
@@ -238,24 +286,90 @@ def weight_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """dW = dZᵀ A: stored if it KEEPS it, and followed by the step on W, and on its rounded copy, if it STEPS."""
-    a_stride, rounded_stride = a_stride * UNIT, rounded_stride * UNIT
-    dz_stride, fan_in = dz_stride * DZ_UNIT, fan_in * FAN_IN_UNIT
+    """dW = dZᵀ A of one layer, kept."""
+    dz_stride, a_stride, fan_in = dz_stride * DZ_UNIT, a_stride * UNIT, fan_in * FAN_IN_UNIT
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    g = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for start in range(0, rows, DEPTH):
-        k = start + tl.arange(0, DEPTH)
-        within = (row < dz_stride)[:, None] & (k < rows)[None, :]
-        dzs = tl.load(dz + k[None, :] * dz_stride + row[:, None], mask=within, other=0.0)
-        within = (k < rows)[:, None] & (column < a_stride)[None, :]
-        inputs = tl.load(a + k[:, None] * a_stride + column[None, :], mask=within, other=0.0)
-        g = tl.dot(dzs, inputs, g, input_precision=PRECISION)
-    if KEEPS:
-        inside = (row < fan_out)[:, None] & (column < fan_in)[None, :]
-        tl.store(dweight + row[:, None] * fan_in + column[None, :], g, mask=inside)
-    if STEPS:
-        _step_of_tile(g, theta, m, v, rounded, numbers, row, column, fan_in, fan_out, rounded_stride, RULE, ROUNDS)
+    # fmt: off
+    _weight_tile(
+        dz, a, dweight, dweight, dweight, dweight, dweight, dweight, row, column, rows, fan_in, fan_out,
+        dz_stride, a_stride, a_stride, True,
+        RULE="sgd", STEPS=False, ROUNDS=False, PRECISION=PRECISION, DEPTH=DEPTH,
+    )
+    # fmt: on
+
+
+@triton.jit(do_not_specialize=["rows", "keeps", "n_partials"])
+def descent_kernel(
+    dz,
+    a,
+    dweight,
+    theta,
+    m,
+    v,
+    rounded,
+    fan_in,
+    fan_out,
+    dz_stride,
+    a_stride,
+    rounded_stride,
+    partials,
+    dbias,
+    bias,
+    m_of_bias,
+    v_of_bias,
+    totals,
+    numbers,
+    rows,
+    n_biases,
+    n_partials,
+    keeps,
+    FIRST: tl.constexpr,
+    UNITS: tl.constexpr,
+    DZ_UNITS: tl.constexpr,
+    FAN_IN_UNITS: tl.constexpr,
+    RULE: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PARTIALS: tl.constexpr,
+    BIASES: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """dW = dZᵀ A of some layers, the steps on their W, db of all layers, and the step on b: one launch.
+
+    What belongs to single layers comes as tuples; the programs of the k-th begin at ``FIRST[k]``, the last ones do the
+    biases.
+    """
+    _begin(DEPENDENT)
+    program = tl.program_id(0)
+    for k in tl.static_range(len(FIRST) - 1):
+        if (program >= FIRST[k]) & (program < FIRST[k + 1]):
+            width = fan_in[k] * FAN_IN_UNITS[k]
+            across = tl.cdiv(width, COLUMNS)
+            row = (program - FIRST[k]) // across * ROWS + tl.arange(0, ROWS)
+            column = (program - FIRST[k]) % across * COLUMNS + tl.arange(0, COLUMNS)
+            # fmt: off
+            _weight_tile(
+                dz[k], a[k], dweight[k], theta[k], m[k], v[k], rounded[k], numbers, row, column, rows, width,
+                fan_out[k], dz_stride[k] * DZ_UNITS[k], a_stride[k] * UNITS[k], rounded_stride[k] * UNITS[k],
+                keeps, RULE=RULE, STEPS=True, ROUNDS=ROUNDS, PRECISION=PRECISION, DEPTH=DEPTH,
+            )
+            # fmt: on
+    if program >= FIRST[len(FIRST) - 1]:
+        of_biases = program - FIRST[len(FIRST) - 1]
+        column = of_biases * BIASES + tl.arange(0, BIASES)
+        inside = column < n_biases
+        g = tl.zeros((BIASES,), tl.float32)
+        for start in range(0, n_partials, PARTIALS):
+            part = start + tl.arange(0, PARTIALS)
+            within = (part < n_partials)[:, None] & inside[None, :]
+            g += tl.sum(tl.load(partials + part[:, None] * n_biases + column[None, :], mask=within, other=0.0), 0)
+        tl.store(dbias + column, g, mask=inside)
+        _moved(bias, m_of_bias, v_of_bias, numbers, tl.load(numbers + 2), g, column, inside, RULE)
+        tl.store(totals + of_biases, tl.sum(g, 0))
 
 
 @triton.jit
@@ -286,28 +400,13 @@ def update_kernel(
 
 
 @triton.jit
-def bias_kernel(
-    partials,
-    dbias,
-    theta,
-    m,
-    v,
-    totals,
-    numbers,
-    n,
-    n_partials,
-    RULE: tl.constexpr,
-    PARTIALS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """db of all layers from the sums that their kernels left, the step on b, and the sum over COLUMNS of the db."""
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = column < n
-    g = tl.zeros((COLUMNS,), tl.float32)
-    for start in range(0, n_partials, PARTIALS):
-        k = start + tl.arange(0, PARTIALS)
-        within = (k < n_partials)[:, None] & inside[None, :]
-        g += tl.sum(tl.load(partials + k[:, None] * n + column[None, :], mask=within, other=0.0), 0)
-    tl.store(dbias + column, g, mask=inside)
-    _moved(theta, m, v, numbers, tl.load(numbers + 2), g, column, inside, RULE)
-    tl.store(totals + tl.program_id(0), tl.sum(g, 0))
+def total_kernel(losses, totals, results, n_losses, n_totals, COLUMNS: tl.constexpr):
+    """The summed loss of each step, and that plus its sum of db, which tells whether the step was finite."""
+    step, column = tl.program_id(0), tl.arange(0, COLUMNS)
+    loss, total = tl.zeros((COLUMNS,), tl.float32), tl.zeros((COLUMNS,), tl.float32)
+    for start in range(0, n_losses, COLUMNS):
+        loss += tl.load(losses + step * n_losses + start + column, mask=start + column < n_losses, other=0.0)
+    for start in range(0, n_totals, COLUMNS):
+        total += tl.load(totals + step * n_totals + start + column, mask=start + column < n_totals, other=0.0)
+    tl.store(results + 2 * step, tl.sum(loss, 0))
+    tl.store(results + 2 * step + 1, tl.sum(loss, 0) + tl.sum(total, 0))

@@ -1,9 +1,10 @@
 """One training step on a GPU: the launches of ``cuda_kernels`` for minibatches of one size."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,6 +90,10 @@ class CudaStep:
         self.dtype = rounded[0].dtype if rounded else flat.dtype
         self._a = [padded(rows, width, self.dtype, flat.device) for width in inner]
         self._dz = [padded(rows, width, self.dtype, flat.device) for width in network.sizes[1:]]
+        self._apart = [rows * layer.weight.numel() >= MANY for layer in network.layers]
+        # One kernel after another, of which none runs on another stream, on a GPU that launches the next one early.
+        knows = flat.is_cuda and torch.cuda.get_device_capability(flat.device) >= (9, 0)
+        self._dependent = knows and not any(self._apart)
         self._loss_tile = _loss_tile(rows, network.sizes[-1])
         self.n_losses = _blocks(rows, self._loss_tile.rows)
         self.n_biases = sum(network.sizes[1:])
@@ -117,13 +122,14 @@ class CudaStep:
         self._loss(inputs[last], targets, numbers)
         for k in range(last, 0, -1):
             self._delta(k, inputs[k])
-            # Not before the delta, which reads the weights that this changes.
-            with _after(beside):
-                self._weight(k, inputs[k], numbers, keeps)
-        with _after(beside):
-            self._bias(numbers)
-        self._weight(0, x, numbers, keeps)
-        if beside is not None:
+            if self._apart[k]:
+                # Not before the delta, which reads the weights that this changes.
+                with _after(beside):
+                    self._descend_apart(k, inputs[k], numbers)
+        if self._apart[0]:
+            self._descend_apart(0, x, numbers)
+        self._descend(inputs, numbers, keeps)
+        if beside is not None and any(self._apart):
             torch.cuda.current_stream().wait_stream(beside)
 
     def _forward(self, k: int, x: Tensor, out: Tensor) -> None:
@@ -144,7 +150,7 @@ class CudaStep:
             PRECISION=self.precision,
             UNIT=unit,
             OUT_UNIT=out_unit,
-            **_launched(tile),
+            **self._launched(tile),
         )
 
     def _loss(self, x: Tensor, targets: Tensor, numbers: Numbers) -> None:
@@ -168,7 +174,7 @@ class CudaStep:
             self.n_biases,
             PRECISION=self.precision,
             UNIT=unit,
-            **_launched(tile),
+            **self._launched(tile),
         )
 
     def _delta(self, k: int, a: Tensor) -> None:
@@ -193,67 +199,96 @@ class CudaStep:
             PRECISION=self.precision,
             UNIT=unit,
             DZ_UNIT=dz_unit,
-            **_launched(tile),
+            **self._launched(tile),
         )
 
-    def _weight(self, k: int, a: Tensor, numbers: Numbers, keeps: bool) -> None:
-        layer, moments, weight, dz = self.network.layers[k], self._moments[k], self._weights(k), self._dz[k]
-        fan_out, fan_in = layer.weight.shape
-        apart = self.rows * layer.weight.numel() >= MANY
-        tile = self._tile(fan_out, fan_in) if apart else OF_WEIGHTS
-        unit, dz_unit, fan_in_unit = _unit(a, weight), _unit(dz), math.gcd(fan_in, 4)
-        state = (layer.dweight, layer.weight, moments.weight, moments.dweight, weight, numbers.of_rule)
-        rounds = bool(self.rounded)
-        kernels.weight_kernel[tile.grid(fan_out, fan_in)](
-            dz,
-            a,
-            *state,
-            self.rows,
-            fan_in // fan_in_unit,
-            fan_out,
-            dz.stride(0) // dz_unit,
-            a.stride(0) // unit,
-            weight.stride(0) // unit,
-            RULE=self.rule,
-            STEPS=not apart,
-            KEEPS=keeps or apart,
-            ROUNDS=rounds,
-            PRECISION=self.precision,
-            UNIT=unit,
-            DZ_UNIT=dz_unit,
-            FAN_IN_UNIT=fan_in_unit,
-            **_launched(tile),
-        )
-        if apart:
-            rounded_unit = _unit(weight)
-            kernels.update_kernel[(_blocks(fan_out, 4), _blocks(fan_in, 256))](
-                *state,
-                fan_in // fan_in_unit,
-                fan_out,
-                weight.stride(0) // rounded_unit,
-                RULE=self.rule,
-                ROUNDS=rounds,
-                UNIT=rounded_unit,
-                FAN_IN_UNIT=fan_in_unit,
-                ROWS=4,
-                COLUMNS=256,
-            )
-
-    def _bias(self, numbers: Numbers) -> None:
+    def _descend(self, inputs: Sequence[Tensor], numbers: Numbers, keeps: bool) -> None:
+        """The step on b, and on W of all layers whose products are not large."""
+        ks = [k for k in range(len(inputs)) if not self._apart[k]]
+        layers, moments = [self.network.layers[k] for k in ks], [self._moments[k] for k in ks]
+        dzs, a, rounded = [self._dz[k] for k in ks], [inputs[k] for k in ks], [self._weights(k) for k in ks]
+        shapes, tile = [layer.weight.shape for layer in layers], self._of_dtype(OF_WEIGHTS)
+        units = [_unit(*pair) for pair in zip(a, rounded, strict=True)]
+        dz_units, fan_in_units = [_unit(dz) for dz in dzs], [math.gcd(fan_in, 4) for _, fan_in in shapes]
+        first = [0, *itertools.accumulate(math.prod(tile.grid(*shape)) for shape in shapes)]
         n_weights = self.network.weight_numel
-        kernels.bias_kernel[(self.n_totals,)](
+        kernels.descent_kernel[(first[-1] + self.n_totals,)](
+            tuple(dzs),
+            tuple(a),
+            tuple(layer.dweight for layer in layers),
+            tuple(layer.weight for layer in layers),
+            tuple(moment.weight for moment in moments),
+            tuple(moment.dweight for moment in moments),
+            tuple(rounded),
+            tuple(fan_in // unit for (_, fan_in), unit in zip(shapes, fan_in_units, strict=True)),
+            tuple(fan_out for fan_out, _ in shapes),
+            tuple(dz.stride(0) // unit for dz, unit in zip(dzs, dz_units, strict=True)),
+            tuple(x.stride(0) // unit for x, unit in zip(a, units, strict=True)),
+            tuple(weight.stride(0) // unit for weight, unit in zip(rounded, units, strict=True)),
             self._partials,
             self.network.flat_grad[n_weights:],
             self.network.flat.detach()[n_weights:],
             *self._flat_moments,
             numbers.totals,
             numbers.of_rule,
+            self.rows,
             self.n_biases,
             self._n_partials,
+            keeps,
+            FIRST=tuple(first),
+            UNITS=tuple(units),
+            DZ_UNITS=tuple(dz_units),
+            FAN_IN_UNITS=tuple(fan_in_units),
             RULE=self.rule,
-            PARTIALS=min(16, _power_of_2(self._n_partials)),
-            COLUMNS=BIASES,
+            ROUNDS=bool(self.rounded),
+            PRECISION=self.precision,
+            PARTIALS=16,
+            BIASES=BIASES,
+            **self._launched(tile),
         )
+
+    def _descend_apart(self, k: int, a: Tensor, numbers: Numbers) -> None:
+        """dW of a layer in tiles as large as products want them, then the step on W."""
+        layer, moments, weight, dz = self.network.layers[k], self._moments[k], self._weights(k), self._dz[k]
+        fan_out, fan_in = layer.weight.shape
+        tile, unit, dz_unit, fan_in_unit = self._tile(fan_out, fan_in), _unit(a), _unit(dz), math.gcd(fan_in, 4)
+        kernels.weight_kernel[tile.grid(fan_out, fan_in)](
+            dz,
+            a,
+            layer.dweight,
+            self.rows,
+            fan_in // fan_in_unit,
+            fan_out,
+            dz.stride(0) // dz_unit,
+            a.stride(0) // unit,
+            PRECISION=self.precision,
+            UNIT=unit,
+            DZ_UNIT=dz_unit,
+            FAN_IN_UNIT=fan_in_unit,
+            **_launched(tile),
+        )
+        unit = _unit(weight)
+        kernels.update_kernel[(_blocks(fan_out, 4), _blocks(fan_in, 256))](
+            layer.dweight,
+            layer.weight,
+            moments.weight,
+            moments.dweight,
+            weight,
+            numbers.of_rule,
+            fan_in // fan_in_unit,
+            fan_out,
+            weight.stride(0) // unit,
+            RULE=self.rule,
+            ROUNDS=bool(self.rounded),
+            UNIT=unit,
+            FAN_IN_UNIT=fan_in_unit,
+            ROWS=4,
+            COLUMNS=256,
+        )
+
+    def _launched(self, tile: Tile) -> dict[str, Any]:
+        early = {"launch_pdl": True} if self._dependent else {}
+        return {**_launched(tile), **early, "DEPENDENT": self._dependent}
 
     def _weights(self, k: int) -> Tensor:
         """The operand of the products, whose dtype they have."""
@@ -263,11 +298,11 @@ class CudaStep:
         """The largest of which there are enough."""
         tiles = (tile for tile in (LARGE, MEDIUM) if math.prod(tile.grid(rows, columns)) >= ENOUGH)
         tile = next(tiles, SMALL)
-        if self.rounded:
-            return tile
-        # Shared memory holds as many bytes whatever the dtype, and of float32 both parts of tf32x3.
-        tile = MEDIUM if tile is LARGE else tile
-        return tile._replace(depth=tile.depth // 2)
+        return self._of_dtype(MEDIUM if tile is LARGE and not self.rounded else tile)
+
+    def _of_dtype(self, tile: Tile) -> Tile:
+        """Shared memory holds as many bytes whatever the dtype."""
+        return tile if self.rounded else tile._replace(depth=tile.depth // 2)
 
 
 def padded(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,8 +1,10 @@
 """Steps one after another on a GPU: recorded as CUDA graphs, and replayed without Python between their kernels."""
 
 import functools
+import gc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,14 +15,14 @@ from mlp_lightning.nn import MLP
 from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
 from mlp_lightning.optim.update_rule import zero_at_first
-from mlp_lightning.training.cuda_kernels import bias_kernel
+from mlp_lightning.training.cuda_kernels import total_kernel
 from mlp_lightning.training.cuda_step import MANY, CudaStep, Numbers, padded
 
 # How many steps a graph may hold. Whatever their number, a few graphs make them.
-LENGTHS = (16, 4, 1)
+LENGTHS = (32, 16, 4, 1)
 # A row of what a rule needs for a step, and one with which a step changes nothing.
 WIDTH = 8
-IDLE = {"sgd": (0, 1, 1), "momentum": (0, 1, 1, 1, 0, 0), "adam": (0, 1, 1, 0, 1, 0, 1)}
+IDLE = {"sgd": (0, 1, 1, *[0] * 5), "momentum": (0, 1, 1, 1, 0, 0, 0, 0), "adam": (0, 1, 1, 0, 1, 0, 1, 0)}
 # What a rule keeps, by the names in its state.
 MOMENTS: dict[str, tuple[str, ...]] = {
     "sgd": (),
@@ -32,7 +34,7 @@ MOST_CLASSES = 128
 
 
 class Made(NamedTuple):
-    """What some steps left, on the device: their summed losses ``(n,)``, and the sums of those and of their db."""
+    """What some steps left, on the device: their summed losses ``(n,)``, and the sums of each and of its db."""
 
     losses: Tensor
     totals: Tensor
@@ -54,47 +56,49 @@ class Recording:
         slots = [padded(rows, network.sizes[0], step.dtype, flat.device) for _ in range(n)]
         self._slots, self._x = slots, [slot[:, : network.sizes[0]] for slot in slots]
         self._y = [torch.zeros(rows, dtype=torch.int64, device=flat.device) for _ in range(n)]
-        self._of_rule, self._losses, self._totals = (
-            torch.zeros(n, width, device=flat.device) for width in (WIDTH, step.n_losses, step.n_totals)
+        self._of_rule, self._losses, self._totals, self._results = (
+            torch.zeros(n, width, device=flat.device) for width in (WIDTH, step.n_losses, step.n_totals, 2)
         )
         self._beside = torch.cuda.Stream(flat.device)
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
 
-    def replay(self, batches: Sequence[Batch], numbers: Sequence[Sequence[float]], *, keeps: bool) -> Made:
-        """Make steps, as many as some graph holds."""
+    def replay(self, batches: Sequence[Batch], numbers: Tensor, *, keeps: bool) -> Tensor:
+        """Make steps, as many as some graph holds; returns what each left, ``(n, 2)`` as in ``Made``.
+
+        Args:
+            batches: n minibatches.
+            numbers: of the rule ``(n, WIDTH)``, in pinned memory, or the device would be waited for.
+            keeps: whether the gradient is left in ``network.flat_grad``.
+        """
         n = len(batches)
         graph = self._graphs.get((n, keeps)) or self._record(n, keeps)
         torch._foreach_copy_(self._x[:n], [batch.x for batch in batches])
         torch._foreach_copy_(self._y[:n], [batch.y for batch in batches])
-        self._write(numbers)
+        self._of_rule[:n].copy_(numbers, non_blocking=True)
         graph.replay()
-        losses = self._losses[:n].sum(1)
-        return Made(losses, losses + self._totals[:n].sum(1))
-
-    def _write(self, numbers: Sequence[Sequence[float]]) -> None:
-        rows = [[*row, *[0.0] * (WIDTH - len(row))] for row in numbers]
-        # From pinned memory, or the device would be waited for.
-        self._of_rule[: len(rows)].copy_(torch.tensor(rows).pin_memory(), non_blocking=True)
+        return self._results[:n].clone()
 
     def _record(self, n: int, keeps: bool) -> torch.cuda.CUDAGraph:
         # Kernels are compiled and loaded when first launched, which must not happen while they are recorded.
-        self._write([self._idle])
-        self._launch(0, keeps)
+        self._of_rule[0] = torch.tensor(self._idle)
+        self._launch(1, keeps)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._beside.device)
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _without_collection():
             # Other threads, of TensorBoard or of a loader, go on meanwhile.
             graph.capture_begin(capture_error_mode="thread_local")
-            for k in range(n):
-                self._launch(k, keeps)
+            self._launch(n, keeps)
             graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
         self._graphs[n, keeps] = graph
         return graph
 
-    def _launch(self, k: int, keeps: bool) -> None:
-        numbers = Numbers(self._of_rule[k], self._losses[k], self._totals[k])
-        self._step.launch(self._slots[k], self._y[k], numbers, keeps=keeps, beside=self._beside)
+    def _launch(self, n: int, keeps: bool) -> None:
+        losses, totals = self._losses, self._totals
+        for k in range(n):
+            numbers = Numbers(self._of_rule[k], losses[k], totals[k])
+            self._step.launch(self._slots[k], self._y[k], numbers, keeps=keeps, beside=self._beside)
+        total_kernel[(n,)](losses, totals, self._results, losses.shape[1], totals.shape[1], COLUMNS=64)
 
 
 class CudaSteps:
@@ -160,7 +164,7 @@ class CudaSteps:
             rates: the learning rate of each.
             keeps: whether the gradient is left in ``network.flat_grad``; of a single minibatch.
         """
-        numbers = [self._numbers(lr) for lr in rates]
+        numbers = torch.tensor([self._numbers(lr) for lr in rates]).pin_memory()
         recording = self._recording(len(batches[0].x))
         flat = self.network.flat
         # Whoever else wrote to the weights, such as a checkpoint that was loaded, left the rounded ones behind.
@@ -173,10 +177,15 @@ class CudaSteps:
             stop = start + next(n for n in LENGTHS if n <= min(len(batches) - start, recording.most))
             parts.append(recording.replay(batches[start:stop], numbers[start:stop], keeps=keeps))
             start = stop
-        return Made(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        made = torch.cat(parts)
+        return Made(made[:, 0], made[:, 1])
 
     def _numbers(self, lr: float) -> list[float]:
-        """What the rule needs for its next step, as ``cuda_kernels`` has it."""
+        """What the rule needs for its next step, as ``cuda_kernels`` has it; WIDTH numbers."""
+        numbers = self._of_rule(lr)
+        return [*numbers, *[0.0] * (WIDTH - len(numbers))]
+
+    def _of_rule(self, lr: float) -> list[float]:
         rule, group = self.rule, self._group
         group["lr"] = lr
         (parameter,) = group["params"]
@@ -221,6 +230,18 @@ class CudaSteps:
         return self._recordings[rows]
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's garbage may hold graphs of trainings before, which cannot be given back while others are recorded."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @functools.cache
 def has_kernels(device: torch.device) -> bool:
     """Whether the kernels can be compiled here, for a GPU that has what they are made for."""
@@ -228,8 +249,8 @@ def has_kernels(device: torch.device) -> bool:
         return False
     try:
         with torch.cuda.device(device):
-            one, numbers = torch.zeros(1, device=device), torch.zeros(WIDTH, device=device)
-            bias_kernel[(1,)](*[one] * 6, numbers, 1, 1, RULE="sgd", PARTIALS=1, COLUMNS=1)
+            one = torch.zeros(1, device=device)
+            total_kernel[(1,)](one, one, torch.zeros(2, device=device), 1, 1, COLUMNS=64)
     # Triton compiles with a C compiler, and says in many ways that something is missing.
     except Exception:
         return False

@@ -81,9 +81,10 @@ def means(names: Sequence[str], sums: Sequence[float]) -> dict[str, float]:
 
 
 def _as_tensor(part: float | Tensor, device: torch.device) -> Tensor:
-    """A number keeps all its digits."""
-    dtype = None if isinstance(part, Tensor) else torch.float64
-    return torch.as_tensor(part, device=device, dtype=dtype)
+    """A number keeps all its digits, and is written by the device, which a copy to it would wait for."""
+    if isinstance(part, Tensor):
+        return part.to(device)
+    return torch.full((), part, dtype=torch.float64, device=device)
 
 
 def check_finite(step: int, values: dict[str, float]) -> None:

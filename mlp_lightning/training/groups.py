@@ -151,8 +151,8 @@ class GroupedEpochLoop(_TrainingEpochLoop):
 
         The last minibatch of an epoch, which may be smaller, ends a group, and is none of those before.
         """
-        batches: list[Batch] = []
-        while len(batches) < most and sum(batch.size for batch in batches) < GATHERED_ROWS:
+        batches, samples = [next(data_fetcher)[0]], 0
+        while len(batches) < most and (samples := samples + batches[-1].size) < GATHERED_ROWS:
             batches.append(next(data_fetcher)[0])
         return batches
 

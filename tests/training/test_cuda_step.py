@@ -148,9 +148,9 @@ def as_on_gpu(monkeypatch, cuda_step):
     from mlp_lightning.training.cuda_steps import CudaSteps, Recording
 
     def record(self, n, keeps):
-        self._write([self._idle])
-        self._launch(0, keeps)
-        return SimpleNamespace(replay=lambda: [self._launch(k, keeps) for k in range(n)])
+        self._of_rule[0] = torch.tensor(self._idle)
+        self._launch(1, keeps)
+        return SimpleNamespace(replay=lambda: self._launch(n, keeps))
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)

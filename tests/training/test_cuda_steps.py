@@ -62,9 +62,11 @@ def by_autograd(network, batches, make_optimizer, activation, smoothing, reducti
         loss = F.cross_entropy(a, batch.y, label_smoothing=smoothing, reduction=reduction)
         optimizer.zero_grad()
         loss.backward()
+        # On a GPU Nesterov's step changes it.
+        gradient = theta.grad.clone()
         optimizer.step()
         losses.append(loss.item())
-    return losses, theta.grad, theta.detach()
+    return losses, gradient, theta.detach()
 
 
 @pytest.mark.parametrize("samples", [64, 57, 1])
@@ -86,8 +88,9 @@ def test_steps_are_those_of_autograd_and_torch_optim(rule, activation, samples):
 )
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "bf16-mixed"])
 def test_networks_of_any_width(sizes, samples, rule, dtype):
-    step, batches = make(rule, dtype, sizes=sizes), minibatches(1, samples, sizes)
-    _, gradient, _ = by_autograd(step.network, batches, RULES[rule][1], "relu", 0.0)
+    # Of a million ReLUs some are so close to 0 that rounding decides.
+    step, batches = make(rule, dtype, activation="tanh", sizes=sizes), minibatches(1, samples, sizes)
+    _, gradient, _ = by_autograd(step.network, batches, RULES[rule][1], "tanh", 0.0)
     step(batches[0], LR)
     error = (step.network.flat_grad - gradient).norm() / gradient.norm()
     assert error < (3e-6 if dtype is None else 5e-2)
@@ -160,9 +163,9 @@ def test_groups_of_any_size_come_to_the_same(run_cli, tmp_path, config, precisio
     trained = {}
     for size in (1, 50):
         cli = run_cli(
-            "fit", "--config", config, "--test", "never", "--trainer.max_steps", 90, "--trainer.log_every_n_steps", 20,
+            "fit", "--config", config, "--test", "never", "--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 20,
             "--trainer.steps_per_execution", size, "--trainer.accelerator", "cuda", "--trainer.precision", precision,
-            "--trainer.default_root_dir", tmp_path / str(size), "--data.validation_size", 5024,
+            "--trainer.default_root_dir", tmp_path / str(size), "--trainer.limit_train_batches", 45,
         )  # fmt: skip
         trained[size] = cli.model
     assert trained[1]._hand_step.makes_many

@@ -23,31 +23,37 @@ class Histograms(pl.Callback):
         if writer is None:
             return
         assert isinstance(pl_module, MLPModule)
+        tensors: dict[str, Tensor] = {}
         for k, layer in enumerate(pl_module.network.layers):
-            add_histogram(writer, f"weights/layer {k}", layer.weight, trainer.global_step)
-            add_histogram(writer, f"biases/layer {k}", layer.bias, trainer.global_step)
-            add_histogram(writer, f"grad/layer {k}", layer.dweight, trainer.global_step)
+            tensors |= {f"weights/layer {k}": layer.weight, f"biases/layer {k}": layer.bias}
+            tensors[f"grad/layer {k}"] = layer.dweight
         for k, norm in enumerate(pl_module.network.norms):
-            add_histogram(writer, f"norm_weights/layer {k}", norm.gamma, trainer.global_step)
-            add_histogram(writer, f"norm_biases/layer {k}", norm.beta, trainer.global_step)
+            tensors |= {f"norm_weights/layer {k}": norm.gamma, f"norm_biases/layer {k}": norm.beta}
+        add_histograms(writer, tensors, trainer.global_step)
 
 
-def add_histogram(writer: SummaryWriter, tag: str, values: Tensor, step: int) -> None:
-    """Log a histogram counted where the tensor lives: ``SummaryWriter.add_histogram`` copies and sorts all of it."""
-    values = values.float()
-    low, high = (float(bound) for bound in torch.aminmax(values))
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts = torch.histc(values, BINS, low, high)
-    limits = torch.linspace(low, high, BINS + 1)[1:]
-    writer.add_histogram_raw(
-        tag,
-        min=low,
-        max=high,
-        num=values.numel(),
-        sum=float(values.sum()),
-        sum_squares=float(values.square().sum()),
-        bucket_limits=limits.tolist(),
-        bucket_counts=counts.tolist(),
-        global_step=step,
-    )
+def add_histograms(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:
+    """Log histograms by tag, counted where the tensors live, which is read twice, however many they are.
+
+    ``SummaryWriter.add_histogram`` copies and sorts all of each.
+    """
+    values = {tag: tensor.float() for tag, tensor in tensors.items()}
+    bounds = torch.stack([torch.stack(torch.aminmax(value)) for value in values.values()]).tolist()
+    edges = [(low, high) if low < high else (low - 0.5, high + 0.5) for low, high in bounds]
+    counted = [
+        torch.cat([torch.histc(value, BINS, *ends), torch.stack([value.sum(), value.square().sum()])])
+        for value, ends in zip(values.values(), edges, strict=True)
+    ]
+    read = zip(values.items(), bounds, edges, torch.stack(counted).tolist(), strict=True)
+    for (tag, value), (low, high), ends, (*counts, total, squares) in read:
+        writer.add_histogram_raw(
+            tag,
+            min=low,
+            max=high,
+            num=value.numel(),
+            sum=total,
+            sum_squares=squares,
+            bucket_limits=torch.linspace(*ends, BINS + 1)[1:].tolist(),
+            bucket_counts=counts,
+            global_step=step,
+        )

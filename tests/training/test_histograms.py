@@ -4,7 +4,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from mlp_lightning.training.histograms import BINS, add_histogram
+from mlp_lightning.training.histograms import BINS, add_histograms
 
 VALUES = {
     "normal": torch.randn(1001, generator=torch.Generator().manual_seed(0)),
@@ -16,7 +16,7 @@ VALUES = {
 
 def logged(tmp_path, values):
     writer = SummaryWriter(tmp_path)
-    add_histogram(writer, "h", values, 5)
+    add_histograms(writer, {"h": values, "other": torch.rand(7)}, 5)
     writer.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0}).Reload()
     (event,) = events.Histograms("h")

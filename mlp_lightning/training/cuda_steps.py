@@ -153,7 +153,7 @@ class CudaSteps:
 
         That is so of large products of float32.
         """
-        is_whole = batch.partner_y is None and batch.size == len(batch.x) > 0
+        is_whole = batch.partner_y is None and batch.size == batch.x.shape[0] > 0
         return is_whole and (bool(self._rounded) or batch.size * self._largest < MANY)
 
     def run(self, batches: Sequence[Batch], rates: Sequence[float], *, keeps: bool = False) -> Made:

@@ -140,6 +140,11 @@ class Batches:
             self._handed_out = index + 1
             yield share if self.deform is None and self.mixup is None else self._changed(share, index)
 
+    @property
+    def train_sizes(self) -> set[int]:
+        """How many samples train in a minibatch, over all ranks, and in the last."""
+        return {self._cut(index).size for index in (0, len(self) - 1)}
+
     def _order(self) -> Tensor:
         # Drawn on the CPU, whose generator gives the same order whatever the device; moved once an epoch.
         generator = torch.Generator().manual_seed(mixed(self.seed, self._epoch))

@@ -3,7 +3,7 @@
 import functools
 import gc
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -61,6 +61,13 @@ class Recording:
         )
         self._beside = torch.cuda.Stream(flat.device)
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+
+    def record(self) -> None:
+        """Record all graphs that there are to be."""
+        for n in LENGTHS:
+            if n <= self.most:
+                self._record(n, False)
+        self._record(1, True)
 
     def replay(self, batches: Sequence[Batch], numbers: Tensor, *, keeps: bool) -> Tensor:
         """Make steps, as many as some graph holds; returns what each left, ``(n, 2)`` as in ``Made``.
@@ -130,6 +137,7 @@ class CudaSteps:
         self._version = -1
         self._recordings: dict[int, Recording] = {}
         self._place: tuple[int, ...] = ()
+        self._made_buffer = False
 
     @staticmethod
     def takes(network: MLP, loss: Loss, rule: UpdateRule, dtype: torch.dtype | None) -> bool:
@@ -154,7 +162,24 @@ class CudaSteps:
         That is so of large products of float32.
         """
         is_whole = batch.partner_y is None and batch.size == batch.x.shape[0] > 0
-        return is_whole and (bool(self._rounded) or batch.size * self._largest < MANY)
+        return is_whole and self._is_ours(batch.size)
+
+    def _is_ours(self, rows: int) -> bool:
+        return bool(self._rounded) or rows * self._largest < MANY
+
+    def prepare(self, sizes: Iterable[int]) -> None:
+        """Record steps on minibatches of so many samples, which changes nothing."""
+        (parameter,) = self._group["params"]
+        if isinstance(self.rule, SGD):
+            if self._kind == "momentum":
+                self._made_buffer = "momentum_buffer" not in self.rule.state[parameter]
+                zero_at_first(self.rule.state[parameter], "momentum_buffer", parameter)
+        else:
+            assert isinstance(self.rule, Adam | AdamW)
+            self.rule.moments(parameter)
+        for rows in sizes:
+            if self._is_ours(rows):
+                self._recording(rows).record()
 
     def run(self, batches: Sequence[Batch], rates: Sequence[float], *, keeps: bool = False) -> Made:
         """Make a step on each minibatch.
@@ -193,7 +218,9 @@ class CudaSteps:
             if self._kind == "sgd":
                 return [*rule.within_product(group)]
             state, momentum = rule.state[parameter], group["momentum"]
-            of_buffer = [momentum, 1 - group["dampening"]] if "momentum_buffer" in state else [0.0, 1.0]
+            is_first = self._made_buffer or "momentum_buffer" not in state
+            self._made_buffer = False
+            of_buffer = [0.0, 1.0] if is_first else [momentum, 1 - group["dampening"]]
             zero_at_first(state, "momentum_buffer", parameter)
             share, share_of_buffer = (-lr, -lr * momentum) if group["nesterov"] else (0.0, -lr)
             return [share, 1.0, 1.0, *of_buffer, share_of_buffer]

@@ -1,6 +1,6 @@
 """One training step by hand: forward, loss, backward, clip, update, in memory that is kept between steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -228,6 +228,11 @@ class HandStep:
             if allowed or self.scaler is not None:
                 self._update(gradient, keep_gradient)
         return loss_sum, normalizer
+
+    def prepare(self, sizes: Iterable[int]) -> None:
+        """Compile, load and record what the first steps on minibatches of so many samples would wait for."""
+        if self._cuda_steps is not None:
+            self._cuda_steps.prepare(sizes)
 
     @property
     def makes_many(self) -> bool:

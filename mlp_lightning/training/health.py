@@ -83,6 +83,11 @@ class Health(pl.Callback):
             self._symptoms.go_on(self._earlier["symptoms"])
             self._noise_scale.go_on(self._earlier["noise_scale"])
             self._warnings += self._earlier["warnings"]
+        if pl_module.device.type == "cuda":
+            # The first use of each kernel loads it, which the first record would wait for.
+            n_samples, network = getattr(trainer.train_dataloader, "batch_size", 1), pl_module.network
+            x, y = network.flat.new_zeros(n_samples, network.sizes[0]), network.flat.new_zeros(n_samples).long()
+            minibatch_figures(network, pl_module.loss, x, y, pl_module.hparams["reduction"])
 
     def state_dict(self) -> dict[str, Any]:
         """What the records so far have come to."""

@@ -1,6 +1,7 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from mlp_lightning.data.loader import Batch
+from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
@@ -82,6 +83,9 @@ class MLPModule(ConfiguredModule):
         # The sum is that of all processes: one of them takes it up.
         self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
         self._gathered = {}
+        if isinstance(trainer.train_dataloader, Batches):
+            self._hand_step.prepare(trainer.train_dataloader.train_sizes)
+        self.ready_at = time.perf_counter()
 
     def let_steps_pass(self) -> None:
         """Compute steps that are not finite like any others, from the first step on."""

@@ -27,7 +27,8 @@ VERSIONS = {
 class Report(pl.Callback):
     """Times the training, writes ``metrics.json`` and prints the table.
 
-    ``seconds`` is the wall time of the whole training, with what a checkpoint that it goes on from had taken;
+    ``seconds`` is the wall time of the whole training, with what a checkpoint that it goes on from had taken, from the
+    moment at which what the steps need is compiled and loaded;
     ``train_seconds`` leaves validation and its pictures out, and ``images_per_second`` is the number of training images
     that the steps of this fit saw over their share of it.
     """
@@ -35,7 +36,7 @@ class Report(pl.Callback):
     def __init__(self) -> None:
         self.metrics: dict[str, Any] = {}
         self._paused = 0.0
-        self._start: float | None = None
+        self._module: MLPModule | None = None
         self._seconds_before, self._train_seconds_before = 0.0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class Report(pl.Callback):
         self._seconds_before, self._train_seconds_before = state_dict["seconds"], state_dict["train_seconds"]
 
     def _clocks(self) -> tuple[float, float]:
-        elapsed = 0.0 if self._start is None else time.perf_counter() - self._start
+        elapsed = 0.0 if self._module is None else time.perf_counter() - self._module.ready_at
         return self._seconds_before + elapsed, self._train_seconds_before + elapsed - self._paused
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -64,9 +65,10 @@ class Report(pl.Callback):
             print(network_table(pl_module.network, pl_module.hparams["activation"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, as soon as the module is ready."""
+        assert isinstance(pl_module, MLPModule)
         self._paused = 0.0
-        self._start = time.perf_counter()
+        self._module = pl_module
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""

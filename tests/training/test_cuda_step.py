@@ -202,6 +202,7 @@ def test_groups_come_to_the_bits_of_as_many_calls(make, rule, reduction):
         F.cross_entropy(forward(theta, (5, 7, 3), "relu", batch.x.double()), batch.y, reduction=reduction).backward()
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
+    together.prepare({6})
     losses = [one_by_one(batch, lr, step=k)[0] for k, (batch, lr) in enumerate(zip(batches, rates, strict=True))]
     torch.testing.assert_close(one_by_one.network.flat_grad.double(), theta.grad, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(one_by_one.network.flat.double(), theta.detach(), rtol=1e-4, atol=1e-4)

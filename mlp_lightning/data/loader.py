@@ -1,5 +1,6 @@
 """Minibatches of samples that are on the training device already: what Lightning gets instead of a DataLoader."""
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -143,7 +144,7 @@ class Batches:
     @property
     def train_sizes(self) -> set[int]:
         """How many samples train in a minibatch, over all ranks, and in the last."""
-        return {self._cut(index).size for index in (0, len(self) - 1)}
+        return {self._cuts[0].size, self._cuts[-1].size}
 
     def _order(self) -> Tensor:
         # Drawn on the CPU, whose generator gives the same order whatever the device; moved once an epoch.
@@ -151,7 +152,7 @@ class Batches:
         return torch.randperm(len(self.x), generator=generator).to(self.y.device)
 
     def _share_in_order(self, index: int) -> Batch:
-        cut = self._cut(index)
+        cut = self._cuts[index]
         return Batch(self.x[cut.train], self.y[cut.train], self.x[cut.val], self.y[cut.val], cut.size, cut.first)
 
     def _gathered_shares(self, first: int) -> Iterator[Batch]:
@@ -159,7 +160,7 @@ class Batches:
         no_x, no_y = self.x[:0], self.y[:0]
 
         def gather(window: range) -> list[Batch]:
-            cuts = [self._cut(index) for index in window]
+            cuts = [self._cuts[index] for index in window]
             places = [cut.train for cut in cuts] + ([cut.val for cut in cuts] if self.per_batch else [])
             lengths = [place.stop - place.start for place in places]
             if self.world_size == 1 and not self.per_batch:
@@ -201,6 +202,10 @@ class Batches:
             x, y, partner_y, share = self.mixup(batch.x, batch.y, own, step)
             batch = batch._replace(x=x, y=y, first=own.start, partner_y=partner_y, share=share)
         return batch
+
+    @functools.cached_property
+    def _cuts(self) -> list[_Cut]:
+        return [self._cut(index) for index in range(len(self))]
 
     def _cut(self, index: int) -> _Cut:
         start = index * self.batch_size

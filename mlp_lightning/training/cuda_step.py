@@ -126,9 +126,10 @@ class CudaStep:
                 # Not before the delta, which reads the weights that this changes.
                 with _after(beside):
                     self._descend_apart(k, inputs[k], numbers)
+        with _after(beside if any(self._apart) else None):
+            self._descend(inputs, numbers, keeps)
         if self._apart[0]:
             self._descend_apart(0, x, numbers)
-        self._descend(inputs, numbers, keeps)
         if beside is not None and any(self._apart):
             torch.cuda.current_stream().wait_stream(beside)
 

@@ -1,10 +1,8 @@
 """Steps one after another on a GPU: recorded as CUDA graphs, and replayed without Python between their kernels."""
 
 import functools
-import gc
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +13,7 @@ from mlp_lightning.nn import MLP
 from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
 from mlp_lightning.optim.update_rule import zero_at_first
+from mlp_lightning.training.cuda_graphs import recording
 from mlp_lightning.training.cuda_kernels import total_kernel
 from mlp_lightning.training.cuda_step import MANY, CudaStep, Numbers, padded
 
@@ -89,14 +88,9 @@ class Recording:
         # Kernels are compiled and loaded when first launched, which must not happen while they are recorded.
         self._of_rule[0] = torch.tensor(self._idle)
         self._launch(1, keeps)
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._beside.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), _without_collection():
-            # Other threads, of TensorBoard or of a loader, go on meanwhile.
-            graph.capture_begin(capture_error_mode="thread_local")
+        graph = torch.cuda.CUDAGraph()
+        with recording(graph):
             self._launch(n, keeps)
-            graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
         self._graphs[n, keeps] = graph
         return graph
 
@@ -255,18 +249,6 @@ class CudaSteps:
                 )
                 self._recordings[rows] = Recording(step, IDLE[self._kind])
         return self._recordings[rows]
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Python's garbage may hold graphs of trainings before, which cannot be given back while others are recorded."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @functools.cache

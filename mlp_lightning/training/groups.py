@@ -154,7 +154,9 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         The last minibatch of an epoch, which may be smaller, ends a group, and is none of those before.
         """
         first: Batch = next(data_fetcher)[0]
-        count = min(most, -(-GATHERED_ROWS // max(1, first.size))) - 1
+        # A GPU's groups cost the processor the less, the fewer they are.
+        rows = GATHERED_ROWS * (2 if first.x.is_cuda else 1)
+        count = min(most, -(-rows // max(1, first.size))) - 1
         loader = data_fetcher.combined_loader._iterator
         if data_fetcher.length is None or not isinstance(loader, _MaxSizeCycle) or len(loader.iterators) > 1:
             return [first, *(next(data_fetcher)[0] for _ in range(count))]

@@ -1,5 +1,6 @@
 """The callback that watches the health of a training: norms, units, deltas, gradient noise, and warnings in words."""
 
+import functools
 import math
 import sys
 from typing import Any
@@ -10,20 +11,10 @@ from torch import Tensor
 
 from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn import MLP
-from mlp_lightning.nn.diagnostics import (
-    BOUNDS,
-    NoiseScale,
-    dead_share,
-    mean_abs,
-    norm,
-    rms,
-    sample_gradient_norms,
-    saturated_share,
-)
-from mlp_lightning.nn.losses import Loss
-from mlp_lightning.nn.training_pass import TrainingPass
+from mlp_lightning.nn.diagnostics import NoiseScale
+from mlp_lightning.training.health_figures import minibatch_figures, step_figures
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.recorded_figures import RecordedFigures
 from mlp_lightning.training.run_folder import tensorboard
 from mlp_lightning.training.symptoms import Figures, Symptoms
 
@@ -83,11 +74,13 @@ class Health(pl.Callback):
             self._symptoms.go_on(self._earlier["symptoms"])
             self._noise_scale.go_on(self._earlier["noise_scale"])
             self._warnings += self._earlier["warnings"]
+        network, reduction = pl_module.network, pl_module.hparams["reduction"]
+        self._figures = functools.partial(minibatch_figures, network, pl_module.loss, reduction=reduction)
         if pl_module.device.type == "cuda":
             # The first use of each kernel loads it, which the first record would wait for.
-            n_samples, network = getattr(trainer.train_dataloader, "batch_size", 1), pl_module.network
-            x, y = network.flat.new_zeros(n_samples, network.sizes[0]), network.flat.new_zeros(n_samples).long()
-            minibatch_figures(network, pl_module.loss, x, y, pl_module.hparams["reduction"])
+            n_samples = getattr(trainer.train_dataloader, "batch_size", 1)
+            self._figures(network.flat.new_zeros(n_samples, network.sizes[0]), network.flat.new_zeros(n_samples).long())
+        self._recorded = RecordedFigures(network, pl_module.loss, reduction)
 
     def state_dict(self) -> dict[str, Any]:
         """What the records so far have come to."""
@@ -122,7 +115,8 @@ class Health(pl.Callback):
         network = pl_module.network
         targets = batch.targets(network.sizes[-1], batch.x.dtype)
         gathered = network.flat_grad.clone() if getattr(trainer, "minibatches_per_update", 1) > 1 else None
-        measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
+        figures_of = self._recorded if pl_module.steps_are_recorded else self._figures
+        measured = figures_of(batch.x, targets)
         if gathered is not None:
             network.flat_grad.copy_(gathered)
         step = trainer.global_step + 1
@@ -174,55 +168,3 @@ class Health(pl.Callback):
         writer = tensorboard(trainer)
         if lines and writer is not None:
             writer.add_text("health/warnings", "\n".join(f"- {line}" for line in self._warnings), step)
-
-
-def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction: str) -> dict[str, Tensor]:
-    """What a forward and a backward pass on a minibatch ``(B, D)``, B ≥ 1, tell; overwrites ``network.flat_grad``.
-
-    Args:
-        network: In the state before the step.
-        loss: With reduction ``"sum"``.
-        x: Inputs.
-        y: Targets ``(B,)``, or their probabilities ``(B, K)``.
-        reduction: Of the step; with ``"mean"`` the gradient of a single sample is that of its own mean (over the K
-            outputs for the squared error).
-    """
-    logits, cache = network(x, TrainingPass(len(x)))
-    _, loss_cache = loss.forward(logits, y)
-    # The step's gradient is the mean, or the sum, of gradients g_i of single samples: the deltas here are theirs.
-    scale = len(y) / loss.normalizer(logits, y) if reduction == "mean" else 1.0
-    deltas: list[Tensor] = []
-    norm_deltas: list[Tensor] = []
-    network.backward(loss.backward(loss_cache, scale), cache, deltas=deltas, norm_deltas=norm_deltas)
-
-    figures = {}
-    for k, dz in enumerate(reversed(deltas)):
-        figures[f"delta_mean_abs/layer {k}"] = mean_abs(dz)
-        figures[f"delta_rms/layer {k}"] = rms(dz)
-    for k, (_, z, a) in enumerate(cache[:-1]):
-        figures[f"dead/layer {k}"] = dead_share(network.activation, z, a)
-        if network.activation in BOUNDS:
-            figures[f"saturated/layer {k}"] = saturated_share(network.activation, a)
-    for k, parameters in enumerate(network.norms):
-        figures[f"norm_weight/layer {k}"] = rms(parameters.gamma)
-        figures[f"norm_bias/layer {k}"] = rms(parameters.beta)
-    norms = sample_gradient_norms(cache, deltas, norm_deltas)
-    figures["sample_gradient_norm/mean"] = norms.mean()
-    figures["sample_gradient_norm/rms"] = rms(norms)
-    figures["sample_gradient_norm/max"] = norms.max()
-    figures["mean_gradient_norm"] = norm(network.flat_grad) / len(y)
-    return figures
-
-
-def step_figures(network: MLP, weights: list[Tensor]) -> dict[str, Tensor]:
-    """What a step did, from each layer's weight before it and the state after it."""
-    figures = {}
-    for k, (layer, before) in enumerate(zip(network.layers, weights, strict=True)):
-        weight_norm, update_norm = norm(before), norm(layer.weight - before)
-        figures[f"weight_norm/layer {k}"] = weight_norm
-        figures[f"gradient_norm/layer {k}"] = norm(layer.dweight)
-        figures[f"update_norm/layer {k}"] = update_norm
-        figures[f"update_ratio/layer {k}"] = update_norm / weight_norm
-    for k, parameters in enumerate(network.norms):
-        figures[f"norm_gradient/layer {k}"] = norm(torch.cat([parameters.dgamma, parameters.dbeta]))
-    return figures

@@ -14,7 +14,8 @@ from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.optim import SGD, Adam
 from mlp_lightning.training.checkpoint import checkpoint_callbacks
 from mlp_lightning.training.hand_step import HandStep
-from mlp_lightning.training.health import Health, minibatch_figures
+from mlp_lightning.training.health import Health
+from mlp_lightning.training.health_figures import minibatch_figures
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.tables import network_table
 

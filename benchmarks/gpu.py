@@ -6,7 +6,8 @@
 bf16-mixed, with plain SGD and with Adam. Every contender makes groups of steps on minibatches that are on the device;
 the clock stops when the device is done. Autograd runs eagerly and compiled (``mode="reduce-overhead"``, which records
 CUDA graphs), with torch's fused optimizers, and in bf16 under autocast. ``fit`` runs through the command, progress bar
-and logging on, with SGD at batch 64; its seconds are its own ``train_seconds``.
+and logging on, with SGD: how long a step takes within each epoch, with its share of records and of Health, and the
+command's own ``train_seconds``, which hold what ends an epoch, such as checkpoints, too.
 """
 
 import functools
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from epoch_clock import MICROSECONDS
 from networks import NOTEBOOK, hand_network, label, torch_network
 from peers.fit_command import fit
 from results import Benchmark
@@ -118,24 +120,40 @@ def race(benchmark: Benchmark, sizes: Sequence[int], batch_size: int, count: int
 
 
 def fit_rows(benchmark: Benchmark, device: str) -> None:
-    epochs = 1 if benchmark.options.quick else EPOCHS
-    for precision, (matmul, dtype) in PRECISIONS.items():
+    """``fit`` of the small network, and of the wide one in bf16-mixed."""
+    quick = benchmark.options.quick
+    print("\nfit: µs a step within each epoch, and seconds of training with what ends the epochs", flush=True)
+    small = NOTEBOOK if device == "cuda" else (NOTEBOOK[0], 20, NOTEBOOK[-1])
+    fits = [(small, 64, precision, 0.1, 1 if quick else EPOCHS) for precision in PRECISIONS]
+    fits += [(WIDE, 1024, "bf16-mixed", 0.02, 1 if quick else 5)] if device == "cuda" else []
+    for sizes, batch_size, precision, lr, epochs in fits:
+        matmul, dtype = PRECISIONS[precision]
         options = {
             "trainer.max_epochs": epochs,
             "trainer.precision": "32-true" if dtype is None else "bf16-mixed",
             "trainer.float32_matmul_precision": matmul,
+            "trainer.callbacks": '[{"class_path": "epoch_clock.EpochClock"}]',
+            "model.hidden": list(sizes[1:-1]),
             "model.optimizer": "sgd",
-            "model.lr": 0.1,
-            "data.batch_size": 64,
+            "model.lr": lr,
+            "data.batch_size": batch_size,
             "test": "never",
         }
         metrics = fit(options, device)
-        seconds = metrics["train_seconds"]
-        accuracy = metrics["val/accuracy"]
+        seconds, accuracy, steps = metrics["train_seconds"], metrics["val/accuracy"], list(MICROSECONDS)
         line = (
-            f"  fit, {precision:11} {epochs} epochs in {seconds:.2f} s of training, validation accuracy {accuracy:.4f}"
+            f"  {label(sizes)}, batch {batch_size}, {precision:11} {spread(steps)}; {epochs} epochs in {seconds:.2f} s"
         )
-        benchmark.row(line, precision=precision, name="fit", epochs=epochs, seconds=[seconds], accuracy=accuracy)
+        benchmark.row(
+            f"{line}, validation accuracy {accuracy:.4f}",
+            sizes=label(sizes),
+            precision=precision,
+            name="fit",
+            epochs=epochs,
+            seconds=[seconds],
+            microseconds=steps,
+            accuracy=accuracy,
+        )
 
 
 def run() -> None:
@@ -146,11 +164,11 @@ def run() -> None:
         benchmark.parser.exit(message="there is no CUDA device: nothing to measure\n")
     if options.device == "cuda":
         print(torch.cuda.get_device_name())
+    fit_rows(benchmark, options.device)
     small = NOTEBOOK if options.device == "cuda" else (NOTEBOOK[0], 20, NOTEBOOK[-1])
     race(benchmark, small, 64, 32, options.device)
     if options.device == "cuda":
         race(benchmark, WIDE, 1024, 2, options.device)
-    fit_rows(benchmark, options.device)
     benchmark.finish()
 
 

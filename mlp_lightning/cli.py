@@ -3,7 +3,6 @@
 import errno
 import inspect
 import sys
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -42,6 +41,7 @@ from mlp_lightning.training.report import Report
 from mlp_lightning.training.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
 from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, make_logger
 from mlp_lightning.training.saved_config import SaveWholeConfig
+from mlp_lightning.training.settled_objects import settled_objects
 from mlp_lightning.training.strategy import START_METHODS, check_strategy, is_lost_process, register_strategies
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
@@ -299,8 +299,11 @@ class CLI(LightningCLI):
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "fit":
+            super()._run_subcommand(subcommand)
+            return
         # Not around the options too, whose checks compare with 0.
-        with no_denormals() if subcommand == "fit" else nullcontext():
+        with no_denormals(), settled_objects():
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:

@@ -235,11 +235,6 @@ class HandStep:
             self._cuda_steps.prepare(sizes)
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether steps are replayed on a GPU."""
-        return self._cuda_steps is not None
-
-    @property
     def makes_many(self) -> bool:
         """Whether ``make_many`` may make steps."""
         in_one_go = self._native_steps is not None or self._cuda_steps is not None

@@ -1,6 +1,5 @@
 """The callback that watches the health of a training: norms, units, deltas, gradient noise, and warnings in words."""
 
-import functools
 import math
 import sys
 from typing import Any
@@ -14,7 +13,6 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.nn.diagnostics import NoiseScale
 from mlp_lightning.training.health_figures import minibatch_figures, step_figures
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.recorded_figures import RecordedFigures
 from mlp_lightning.training.run_folder import tensorboard
 from mlp_lightning.training.symptoms import Figures, Symptoms
 
@@ -74,13 +72,11 @@ class Health(pl.Callback):
             self._symptoms.go_on(self._earlier["symptoms"])
             self._noise_scale.go_on(self._earlier["noise_scale"])
             self._warnings += self._earlier["warnings"]
-        network, reduction = pl_module.network, pl_module.hparams["reduction"]
-        self._figures = functools.partial(minibatch_figures, network, pl_module.loss, reduction=reduction)
         if pl_module.device.type == "cuda":
             # The first use of each kernel loads it, which the first record would wait for.
-            n_samples = getattr(trainer.train_dataloader, "batch_size", 1)
-            self._figures(network.flat.new_zeros(n_samples, network.sizes[0]), network.flat.new_zeros(n_samples).long())
-        self._recorded = RecordedFigures(network, pl_module.loss, reduction)
+            n_samples, network = getattr(trainer.train_dataloader, "batch_size", 1), pl_module.network
+            x, y = network.flat.new_zeros(n_samples, network.sizes[0]), network.flat.new_zeros(n_samples).long()
+            minibatch_figures(network, pl_module.loss, x, y, pl_module.hparams["reduction"])
 
     def state_dict(self) -> dict[str, Any]:
         """What the records so far have come to."""
@@ -115,8 +111,7 @@ class Health(pl.Callback):
         network = pl_module.network
         targets = batch.targets(network.sizes[-1], batch.x.dtype)
         gathered = network.flat_grad.clone() if getattr(trainer, "minibatches_per_update", 1) > 1 else None
-        figures_of = self._recorded if pl_module.steps_are_recorded else self._figures
-        measured = figures_of(batch.x, targets)
+        measured = minibatch_figures(network, pl_module.loss, batch.x, targets, pl_module.hparams["reduction"])
         if gathered is not None:
             network.flat_grad.copy_(gathered)
         step = trainer.global_step + 1

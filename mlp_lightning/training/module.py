@@ -145,11 +145,6 @@ class MLPModule(ConfiguredModule):
             self._validate_within_step(batch)
 
     @property
-    def steps_are_recorded(self) -> bool:
-        """Whether the steps of this fit are replayed on a GPU."""
-        return self._hand_step.is_recorded
-
-    @property
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
         if self._averaging is not None:

@@ -62,7 +62,7 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         self.minibatches_per_update = minibatches_per_update
         self.steps_per_execution = steps_per_execution
         self._largest = 1.0
-        self._seconds = math.inf
+        self._seconds = self._until = math.inf
         self._periods: list[int] = []
         self._health: list[Health] = []
 
@@ -92,26 +92,31 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         """Make all steps of a group but one by hand, and the last through Lightning."""
         # After a restart Lightning may first have to finish a validation.
         if not self.restarting:
-            until, left = time.perf_counter() + self._seconds, self._minibatches_to_event() - 1
+            self._until, left = time.perf_counter() + self._seconds, self._minibatches_to_event() - 1
             with torch.inference_mode():
-                while left > 0 and time.perf_counter() < until:
+                while left > 0 and self._has_time:
                     left -= self._advance_to_record(left, data_fetcher)
         super().advance(data_fetcher)
+
+    @property
+    def _has_time(self) -> bool:
+        return time.perf_counter() < self._until
 
     def _accumulated_batches_reached(self) -> bool:
         return self.batch_progress.current.ready % self.minibatches_per_update == 0
 
     def _advance_to_record(self, most: int, data_fetcher: _DataFetcher) -> int:
-        """Make steps on so many minibatches, or up to and with the next that is recorded; returns on how many."""
+        """Make steps on so many minibatches, while there is time, or up to the next record; returns on how many."""
         module, period = self.trainer.lightning_module, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         assert isinstance(module, MLPModule)
         size, recorded = self.minibatches_per_update, self.global_step // period * period + period
         count = (recorded - self.global_step) * size - self.batch_progress.current.ready % size
         if count > most:
-            self._make_steps(module, most, data_fetcher)
-            return most
+            return self._make_steps(module, most, data_fetcher)
         health = [callback for callback in self._health if callback.measures(self.trainer, recorded)]
-        self._make_steps(module, count - bool(health), data_fetcher)
+        made = self._make_steps(module, count - bool(health), data_fetcher)
+        if made < count - bool(health):
+            return made
         if health:
             batch, _, _ = next(data_fetcher)
             for callback in health:
@@ -123,15 +128,15 @@ class GroupedEpochLoop(_TrainingEpochLoop):
             callback.after_step(self.trainer, module)
         return count
 
-    def _make_steps(self, module: MLPModule, count: int, data_fetcher: _DataFetcher) -> None:
+    def _make_steps(self, module: MLPModule, count: int, data_fetcher: _DataFetcher) -> int:
         first, size = self.global_step, self.minibatches_per_update
         made, updates, in_update = 0, 0, self.batch_progress.current.ready % size
         try:
-            while made < count and module.makes_many:
+            while made < count and module.makes_many and self._has_time:
                 batches = self._alike(data_fetcher, count - made)
                 for n in module.hand_steps(batches, first + updates):
                     made, updates = made + n, updates + n
-            while made < count:
+            while made < count and self._has_time:
                 batch, _, _ = next(data_fetcher)
                 in_update += 1
                 module.hand_step(batch, first + updates, updates=in_update == size, keep_gradient=False)
@@ -141,6 +146,7 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         finally:
             # Whatever ended the group, the counters are those of the steps that were made.
             self._count(made, updates)
+        return made
 
     def _count(self, minibatches: int, updates: int) -> None:
         self.batch_progress.increment_by(minibatches)

@@ -260,15 +260,18 @@ def test_records_within_a_group(make_parts, tmp_path, monkeypatch, waits, traine
     assert lightnings_steps == [20, 4]
 
 
-def test_groups_last_a_tenth_of_a_second_where_nobody_says(make_parts, monkeypatch):
-    """By a clock that goes on by 0.03 seconds whenever it is looked at, before every minibatch that is recorded."""
-    clock = itertools.count()
-    monkeypatch.setattr("mlp_lightning.training.groups.time.perf_counter", lambda: 0.03 * next(clock))
+@pytest.mark.parametrize(("log_every_n_steps", "makes_many"), [(1, True), (1000, False)])
+def test_groups_last_a_tenth_of_a_second_where_nobody_says(make_parts, monkeypatch, log_every_n_steps, makes_many):
+    parts = make_parts(data={"batch_size": 3}, max_epochs=1, limit_val_batches=0, log_every_n_steps=log_every_n_steps)
+    # By a clock of which each step takes 0.03 seconds.
+    monkeypatch.setattr(
+        "mlp_lightning.training.groups.time.perf_counter", lambda: 0.03 * (parts.module.samples_seen // 3)
+    )
     monkeypatch.setattr("mlp_lightning.training.groups.wants_every_step", lambda callback: False)
-    parts = make_parts(data={"batch_size": 3}, max_epochs=1, limit_val_batches=0, log_every_n_steps=1)
+    monkeypatch.setattr(MLPModule, "makes_many", makes_many)
     parts.trainer.fit(parts.module, parts.data)
-    # Of 24 minibatches three are made in that time, and one by Lightning.
-    assert len(parts.start.batches) == 6
+    # Of 24 minibatches four at a time begin within it, and one is Lightning's.
+    assert len(parts.start.batches) == 5
 
 
 @pytest.mark.parametrize("kind", [TQDMProgressBar, GroupProgressBar])

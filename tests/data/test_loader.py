@@ -46,6 +46,13 @@ def test_every_sample_comes_once_in_balanced_shares(n: int, batch_size: int, wor
 
 
 @settings(deadline=None)
+@given(**sizes, halves=st.booleans())
+def test_train_sizes_are_those_of_the_minibatches(n: int, batch_size: int, world_size: int, halves: bool) -> None:
+    batches = Batches(*samples(n), batch_size, rank=world_size - 1, world_size=world_size, per_batch=halves)
+    assert batches.train_sizes == {batch.size for batch in batches}
+
+
+@settings(deadline=None)
 @given(**sizes)
 def test_order_does_not_depend_on_the_world_size(n: int, batch_size: int, world_size: int) -> None:
     one = Batches(*samples(n), batch_size, shuffle=True, seed=4)

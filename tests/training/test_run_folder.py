@@ -1,10 +1,14 @@
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.event_files import event_files
 from mlp_lightning.training.run_folder import run_folder, tensorboard, write_json
 from mlp_lightning.training.run_logger import make_logger
 
@@ -15,6 +19,22 @@ def test_each_run_has_the_next_free_number(tmp_path):
         assert logger.log_dir == str(tmp_path / "lightning_logs" / "relu" / f"version_{number}")
         logger.experiment.close()
     assert make_logger(str(tmp_path), "adam").version == 0
+
+
+def test_a_record_is_one_event(tmp_path):
+    logger = make_logger(str(tmp_path), "relu")
+    logger.log_metrics({"train/loss": 0.25, "optim/lr": 0.5}, 7)
+    logger.finalize("success")
+    # After its file was closed, as the test's results come.
+    logger.log_metrics({"test/loss": 0.125}, 8)
+    logger.experiment.close()
+    events = [event for path in event_files(Path(logger.log_dir)) for event in EventFileLoader(str(path)).Load()]
+    found = [
+        (event.step, [(value.tag, tensor_util.make_ndarray(value.tensor).item()) for value in event.summary.value])
+        for event in events
+        if event.HasField("summary")
+    ]
+    assert found == [(7, [("train/loss", 0.25), ("optim/lr", 0.5)]), (8, [("test/loss", 0.125)])]
 
 
 def claim(root, barrier, queue):

@@ -21,6 +21,7 @@ from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation
+from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.recipe import (
     ADVERSARY_OPTIONS,
     AVERAGING_OPTIONS,
@@ -210,6 +211,8 @@ class ConfiguredModule(pl.LightningModule):
         if class_weights == "balanced" and loss != "cross_entropy":
             raise UserError(f"model.class_weights: got balanced, but loss {loss} does not take it")
         self.curves = Curves()
+        # Those of a training, on whatever device, take their place.
+        self.readings = Readings(waits=False)
         self.skipped_steps = 0
         self.results: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}

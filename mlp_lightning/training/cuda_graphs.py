@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -15,7 +15,13 @@ def recording(graph: torch.cuda.CUDAGraph) -> Iterator[None]:
     with torch.cuda.stream(stream), _without_collection():
         # Other threads, of TensorBoard or of a loader, go on meanwhile.
         graph.capture_begin(capture_error_mode="thread_local")
-        yield
+        try:
+            yield
+        except BaseException:
+            # Or all that is launched from here on would fail too, and hide what failed.
+            with suppress(RuntimeError):
+                graph.capture_end()
+            raise
         graph.capture_end()
     before.wait_stream(stream)
 

@@ -52,8 +52,9 @@ class Numbers(NamedTuple):
 class CudaStep:
     """A step on minibatches of ``rows`` samples, in memory of its own.
 
-    The layers' products, biases, activations, loss, gradients and update are one kernel a layer and pass. The kernels
-    of dW, which nothing waits for but the weights, may run beside those that the next delta comes from.
+    The layers' products, biases, activations, loss and deltas are one kernel a layer and pass, dW of all layers and
+    the update one more. A large layer's dW and update, which nothing waits for but the weights, are kernels of their
+    own, and may run beside those that the next delta comes from.
 
     Args:
         network: of linear layers and sigmoid, tanh or relu, float32.

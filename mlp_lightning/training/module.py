@@ -196,13 +196,13 @@ class MLPModule(ConfiguredModule):
 
     def _look(self) -> None:
         """Find what the steps' own looks pass over or have not read yet; raises NotFinite."""
-        # Where nothing was left to train there was no step.
-        if not hasattr(self, "_hand_step"):
-            return
         self._ask_whether_finite()
         self.read()
 
     def _ask_whether_finite(self) -> None:
+        # Where nothing was left to train there was no step.
+        if not hasattr(self, "_hand_step"):
+            return
         with self._naming_a_checkpoint():
             self._hand_step.finiteness.ask(self.global_step, self._optimizer().param_groups[0]["lr"])
 

@@ -67,10 +67,15 @@ class RunLogger(TensorBoardLogger):
         self._kwargs["purge_step"] = step + 1
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars of one step as one event: of its own each would take as long as a small network's step."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write numbers of one step as one event: of its own each would take as long as a small network's step."""
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        if numbers:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+            self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        others = {name: value for name, value in metrics.items() if name not in numbers}
+        if others:
+            super().log_metrics(others, step)
 
     @rank_zero_only
     def save(self) -> None:

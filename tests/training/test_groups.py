@@ -214,6 +214,15 @@ def test_resuming(run, step, size):
     assert_same(one, many)
 
 
+def test_what_was_pending_is_recorded_though_nothing_is_left_to_train(fit):
+    settings = {"max_epochs": -1, "max_steps": 3, "limit_val_batches": 0, "enable_checkpointing": True}
+    every_third = [ModelCheckpoint(None, "{step}", every_n_train_steps=3, save_top_k=-1) for _ in range(2)]
+    straight = fit(callbacks=every_third[:1], **settings)
+    resumed = fit(callbacks=every_third[1:], ckpt_path=straight.checkpoints / "step=3.ckpt", **settings)
+    assert straight.module.curves.history["train/loss"][0] == [2, 3]
+    assert resumed.module.curves.history == straight.module.curves.history
+
+
 def test_early_stopping(run):
     settings = {"max_epochs": 50, "log_every_n_steps": 100}
     model = {"optimizer": "sgd", "lr": 1.0}

@@ -3,6 +3,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
@@ -24,6 +25,8 @@ def test_each_run_has_the_next_free_number(tmp_path):
 def test_a_record_is_one_event(tmp_path):
     logger = make_logger(str(tmp_path), "relu")
     logger.log_metrics({"train/loss": 0.25, "optim/lr": 0.5}, 7)
+    # As a callback of somebody's own may give them.
+    logger.log_metrics({"norm": torch.tensor(2.0)}, 7)
     logger.finalize("success")
     # After its file was closed, as the test's results come.
     logger.log_metrics({"test/loss": 0.125}, 8)
@@ -34,7 +37,11 @@ def test_a_record_is_one_event(tmp_path):
         for event in events
         if event.HasField("summary")
     ]
-    assert found == [(7, [("train/loss", 0.25), ("optim/lr", 0.5)]), (8, [("test/loss", 0.125)])]
+    assert found == [
+        (7, [("train/loss", 0.25), ("optim/lr", 0.5)]),
+        (7, [("norm", 2.0)]),
+        (8, [("test/loss", 0.125)]),
+    ]
 
 
 def claim(root, barrier, queue):

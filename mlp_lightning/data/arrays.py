@@ -39,6 +39,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# Characters of what a library says of a file: zipfile quotes whatever stands where a name should be.
+LONGEST_REASON = 200
 LARGEST = np.float64(np.finfo(np.float32).max)
 
 
@@ -163,7 +165,10 @@ def _unreadable(what: str, error: BaseException) -> UserError:
         return UserError(
             f"{what}: holds Python objects or is no NumPy file; must hold numbers alone, nothing else is read"
         )
-    return UserError(f"{what}: cannot be read as a NumPy file ({' '.join(str(error).split()) or 'it is cut off'})")
+    reason = " ".join(str(error).split()) or "it is cut off"
+    if len(reason) > LONGEST_REASON:
+        reason = f"{reason[:LONGEST_REASON]} …"
+    return UserError(f"{what}: cannot be read as a NumPy file ({reason})")
 
 
 def _too_large(place: Path, budget: float | None = None) -> UserError:

@@ -94,6 +94,17 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
 }
 
 
+def test_an_archive_whose_name_takes_in_its_arrays(here: Path, error_of: Callable[..., str]) -> None:
+    np.savez(here / "it.npz", x=X, y=Y)
+    contents = bytearray((here / "it.npz").read_bytes())
+    # The length of the first array's name.
+    contents[26:28] = (400).to_bytes(2, "little")
+    (here / "it.npz").write_bytes(contents)
+    message = error_of("init my.yaml --data.dataset arrays --data.root it.npz")
+    assert UNREADABLE in message
+    assert len(message) < 500
+
+
 @pytest.mark.parametrize("place", ["it.npz", "it"])
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays(name: str, place: str, here: Path, error_of: Callable[..., str]) -> None:

@@ -228,31 +228,8 @@ def _step_of_tile(
 
 
 @triton.jit
-def _weight_tile(
-    dz,
-    a,
-    dweight,
-    theta,
-    m,
-    v,
-    rounded,
-    numbers,
-    row,
-    column,
-    rows,
-    fan_in,
-    fan_out,
-    dz_stride,
-    a_stride,
-    rounded_stride,
-    keeps,
-    RULE: tl.constexpr,
-    STEPS: tl.constexpr,
-    ROUNDS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    DEPTH: tl.constexpr,
-):
-    """The tile of dW = dZᵀ A in which ``row`` and ``column`` meet: stored if it keeps it, and its step if it STEPS."""
+def _gradient(dz, a, row, column, rows, dz_stride, a_stride, DEPTH: tl.constexpr, PRECISION: tl.constexpr):
+    """The tile of dW = dZᵀ A in which ``row`` and ``column`` meet."""
     g = tl.zeros((row.shape[0], column.shape[0]), tl.float32)
     for start in range(0, rows, DEPTH):
         k = start + tl.arange(0, DEPTH)
@@ -261,11 +238,13 @@ def _weight_tile(
         within = (k < rows)[:, None] & (column < a_stride)[None, :]
         inputs = tl.load(a + k[:, None] * a_stride + column[None, :], mask=within, other=0.0)
         g = tl.dot(dzs, inputs, g, input_precision=PRECISION)
-    if keeps:
-        inside = (row < fan_out)[:, None] & (column < fan_in)[None, :]
-        tl.store(dweight + row[:, None] * fan_in + column[None, :], g, mask=inside)
-    if STEPS:
-        _step_of_tile(g, theta, m, v, rounded, numbers, row, column, fan_in, fan_out, rounded_stride, RULE, ROUNDS)
+    return g
+
+
+@triton.jit
+def _keep(dweight, g, row, column, fan_in, fan_out):
+    inside = (row < fan_out)[:, None] & (column < fan_in)[None, :]
+    tl.store(dweight + row[:, None] * fan_in + column[None, :], g, mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -290,13 +269,8 @@ def weight_kernel(
     dz_stride, a_stride, fan_in = dz_stride * DZ_UNIT, a_stride * UNIT, fan_in * FAN_IN_UNIT
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    # fmt: off
-    _weight_tile(
-        dz, a, dweight, dweight, dweight, dweight, dweight, dweight, row, column, rows, fan_in, fan_out,
-        dz_stride, a_stride, a_stride, True,
-        RULE="sgd", STEPS=False, ROUNDS=False, PRECISION=PRECISION, DEPTH=DEPTH,
-    )
-    # fmt: on
+    g = _gradient(dz, a, row, column, rows, dz_stride, a_stride, DEPTH, PRECISION)
+    _keep(dweight, g, row, column, fan_in, fan_out)
 
 
 @triton.jit(do_not_specialize=["rows", "keeps", "n_partials"])
@@ -351,25 +325,28 @@ def descent_kernel(
             across = tl.cdiv(width, COLUMNS)
             row = (program - FIRST[k]) // across * ROWS + tl.arange(0, ROWS)
             column = (program - FIRST[k]) % across * COLUMNS + tl.arange(0, COLUMNS)
+            dz_width, a_width = dz_stride[k] * DZ_UNITS[k], a_stride[k] * UNITS[k]
+            g = _gradient(dz[k], a[k], row, column, rows, dz_width, a_width, DEPTH, PRECISION)
+            if keeps:
+                _keep(dweight[k], g, row, column, width, fan_out[k])
             # fmt: off
-            _weight_tile(
-                dz[k], a[k], dweight[k], theta[k], m[k], v[k], rounded[k], numbers, row, column, rows, width,
-                fan_out[k], dz_stride[k] * DZ_UNITS[k], a_stride[k] * UNITS[k], rounded_stride[k] * UNITS[k],
-                keeps, RULE=RULE, STEPS=True, ROUNDS=ROUNDS, PRECISION=PRECISION, DEPTH=DEPTH,
+            _step_of_tile(
+                g, theta[k], m[k], v[k], rounded[k], numbers, row, column, width, fan_out[k],
+                rounded_stride[k] * UNITS[k], RULE, ROUNDS,
             )
             # fmt: on
     if program >= FIRST[len(FIRST) - 1]:
         of_biases = program - FIRST[len(FIRST) - 1]
         column = of_biases * BIASES + tl.arange(0, BIASES)
         inside = column < n_biases
-        g = tl.zeros((BIASES,), tl.float32)
+        db = tl.zeros((BIASES,), tl.float32)
         for start in range(0, n_partials, PARTIALS):
             part = start + tl.arange(0, PARTIALS)
             within = (part < n_partials)[:, None] & inside[None, :]
-            g += tl.sum(tl.load(partials + part[:, None] * n_biases + column[None, :], mask=within, other=0.0), 0)
-        tl.store(dbias + column, g, mask=inside)
-        _moved(bias, m_of_bias, v_of_bias, numbers, tl.load(numbers + 2), g, column, inside, RULE)
-        tl.store(totals + of_biases, tl.sum(g, 0))
+            db += tl.sum(tl.load(partials + part[:, None] * n_biases + column[None, :], mask=within, other=0.0), 0)
+        tl.store(dbias + column, db, mask=inside)
+        _moved(bias, m_of_bias, v_of_bias, numbers, tl.load(numbers + 2), db, column, inside, RULE)
+        tl.store(totals + of_biases, tl.sum(db, 0))
 
 
 @triton.jit

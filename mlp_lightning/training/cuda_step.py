@@ -116,6 +116,8 @@ class CudaStep:
             keeps: whether the gradient is left in ``network.flat_grad``.
             beside: the stream of what nothing waits for; None for the same one.
         """
+        if not any(self._apart):
+            beside = None
         inputs = [x, *self._a]
         last = len(inputs) - 1
         for k in range(last):
@@ -127,11 +129,11 @@ class CudaStep:
                 # Not before the delta, which reads the weights that this changes.
                 with _after(beside):
                     self._descend_apart(k, inputs[k], numbers)
-        with _after(beside if any(self._apart) else None):
+        with _after(beside):
             self._descend(inputs, numbers, keeps)
         if self._apart[0]:
             self._descend_apart(0, x, numbers)
-        if beside is not None and any(self._apart):
+        if beside is not None:
             torch.cuda.current_stream().wait_stream(beside)
 
     def _forward(self, k: int, x: Tensor, out: Tensor) -> None:

@@ -131,7 +131,7 @@ class CudaSteps:
         self._version = -1
         self._recordings: dict[int, Recording] = {}
         self._place: tuple[int, ...] = ()
-        self._made_buffer = False
+        self._buffer_is_new = False
 
     @staticmethod
     def takes(network: MLP, loss: Loss, rule: UpdateRule, dtype: torch.dtype | None) -> bool:
@@ -163,14 +163,7 @@ class CudaSteps:
 
     def prepare(self, sizes: Iterable[int]) -> None:
         """Record steps on minibatches of so many samples, which changes nothing."""
-        (parameter,) = self._group["params"]
-        if isinstance(self.rule, SGD):
-            if self._kind == "momentum":
-                self._made_buffer = "momentum_buffer" not in self.rule.state[parameter]
-                zero_at_first(self.rule.state[parameter], "momentum_buffer", parameter)
-        else:
-            assert isinstance(self.rule, Adam | AdamW)
-            self.rule.moments(parameter)
+        self._make_moments()
         for rows in sizes:
             if self._is_ours(rows):
                 self._recording(rows).record()
@@ -208,24 +201,31 @@ class CudaSteps:
         rule, group = self.rule, self._group
         group["lr"] = lr
         (parameter,) = group["params"]
+        self._make_moments()
         if isinstance(rule, SGD):
             if self._kind == "sgd":
                 return [*rule.within_product(group)]
-            state, momentum = rule.state[parameter], group["momentum"]
-            is_first = self._made_buffer or "momentum_buffer" not in state
-            self._made_buffer = False
-            of_buffer = [0.0, 1.0] if is_first else [momentum, 1 - group["dampening"]]
-            zero_at_first(state, "momentum_buffer", parameter)
+            momentum = group["momentum"]
+            of_buffer = [0.0, 1.0] if self._buffer_is_new else [momentum, 1 - group["dampening"]]
+            self._buffer_is_new = False
             share, share_of_buffer = (-lr, -lr * momentum) if group["nesterov"] else (0.0, -lr)
             return [share, 1.0, 1.0, *of_buffer, share_of_buffer]
         assert isinstance(rule, Adam | AdamW)
-        rule.moments(parameter)
         state = rule.state[parameter]
         state["step"] += 1
         rate, eps = rule.rate_and_eps(state["step"], group)
         keep = 1 - lr * group["weight_decay"]
         keep_bias = keep if group["decay_biases"] else 1.0
         return [rate, keep, keep_bias, 1 - group["beta1"], group["beta2"], 1 - group["beta2"], eps]
+
+    def _make_moments(self) -> None:
+        """What the rule keeps, if it is not there yet."""
+        rule, (parameter,) = self.rule, self._group["params"]
+        if isinstance(rule, Adam | AdamW):
+            rule.moments(parameter)
+        elif self._kind == "momentum" and "momentum_buffer" not in rule.state[parameter]:
+            zero_at_first(rule.state[parameter], "momentum_buffer", parameter)
+            self._buffer_is_new = True
 
     def _recording(self, rows: int) -> Recording:
         """Of minibatches of one size; anew where a tensor has moved."""

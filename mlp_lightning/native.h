@@ -19,7 +19,8 @@ typedef struct {
     float rate, eps;
 } descent_t;
 
-/* The passes of a whole network, one pair for each precision; described where they are defined. The forward pass returns the logits, in memory of the layers. */
+/* The passes of a whole network, one pair for each precision; described where they are defined. The forward pass returns
+   the logits, in memory of the layers. */
 typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, uint16_t *x16,
                                int64_t rows, int threads);
 typedef double backward_t(const void *product, const void *chain, int count, const float *x, const uint16_t *x16,

@@ -21,9 +21,9 @@ typedef struct {
 
 /* The passes of a whole network, one pair for each precision; described where they are defined. The forward pass returns
    the logits, in memory of the layers. */
-typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, uint16_t *x16,
-                               int64_t rows, int threads);
-typedef double backward_t(const void *product, const void *chain, int count, const float *x, const uint16_t *x16,
+typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, int64_t rows,
+                               int threads);
+typedef double backward_t(const void *product, const void *chain, int count, const float *x,
                           const float *dlogits, int64_t rows, const descent_t *how, int threads);
 
 void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t rows, int64_t width, float share,

@@ -4,8 +4,6 @@
 
 #include "../native.h"
 
-typedef float operand;
-
 #include "blas.h"
 
 #define PARALLEL 8192 /* entries from which on a second thread pays */

@@ -11,30 +11,56 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlp_lightning.native import function_of_torch, library, shares_threads
+from mlp_lightning.native import library, shares_threads
+from mlp_lightning.nn.buffers import BufferPool
 from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_linear
+
+# Of mixed precision's memory: rows and columns are a multiple of TILE, and rows of z and dz some entries further apart.
+TILE, GAP = 32, 16
 
 
 class ChainMemory(NamedTuple):
     """Memory of a minibatch, a tensor ``(B, H)`` a layer.
 
-    In mixed precision there are also the operands of products, in bfloat16: W, A, dZ and ``x16 (B, D)``. Then ``dz`` of
-    a hidden layer may be the memory of its ``z``.
+    In mixed precision there are also operands of products: each layer's input and, twice, its dZ.
     """
 
     z: Sequence[Tensor]
     dz: Sequence[Tensor]
-    a16: Sequence[Tensor] = ()
-    dz16: Sequence[Tensor] = ()
-    x16: Tensor | None = None
+    input: Sequence[Tensor] = ()
+    dz_rows: Sequence[Tensor] = ()
+    dz_columns: Sequence[Tensor] = ()
+
+
+def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemory:
+    """Memory of a minibatch in mixed precision: transposed but for the logits, and in tiles, as ``passes_bf16.c`` says.
+
+    Args:
+        pool: whose memory it is.
+        rows: B.
+        sizes: of the layers, input and logits included.
+    """
+    samples, inputs, *widths = (-(-n // TILE) * TILE for n in (rows, *sizes))
+
+    def tiles(kind: str, widths: Sequence[int]) -> list[Tensor]:
+        return pool.rows(kind, samples, widths, torch.bfloat16)
+
+    z = pool.rows("z of tiles", samples + GAP, widths[:-1], torch.float32)
+    return ChainMemory(
+        z=[*z, *pool.rows("logits of tiles", rows, sizes[-1:], torch.float32)],
+        dz=pool.rows("dz of tiles", samples + GAP, widths, torch.float32),
+        input=tiles("tiles of inputs", [inputs, *widths[:-1]]),
+        dz_rows=tiles("tiles of rows of dz", widths),
+        dz_columns=tiles("tiles of columns of dz", widths),
+    )
 
 
 class _Layer(ctypes.Structure):
     """``layer_t`` of ``passes.h``."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("weight", "bias", "dweight", "dbias", "z", "dz", "w", "a", "d")),
+        *((name, POINTER) for name in (*Layer._fields, *ChainMemory._fields)),
         ("fan_in", SIZE),
         ("fan_out", SIZE),
     )
@@ -57,43 +83,48 @@ class NativeChain:
 
     Args:
         layers: of the network, float32.
-        memory: for minibatches of one size.
-        rounded: in mixed precision the layers in bfloat16, whose weights each forward pass makes anew.
+        memory: for minibatches of one size; with operands in bfloat16 for mixed precision.
 
     Raises:
         ValueError: ``has_chain`` is false.
     """
 
-    def __init__(self, layers: Sequence[Layer], memory: ChainMemory, rounded: Sequence[Layer] = ()) -> None:
-        functions, product = library(), _product(bool(rounded))
+    def __init__(self, layers: Sequence[Layer], memory: ChainMemory) -> None:
+        self._is_mixed = bool(memory.input)
+        functions, product = library(), _product(self._is_mixed)
         if functions is None or product is None:
             raise ValueError("there are no passes in C on this machine")
-        self.memory, self._kept = memory, (layers, rounded)
+        self.memory, self._layers = memory, layers
         self._product, self._count = product, len(layers)
-        if rounded:
+        if self._is_mixed:
             self._forward, self._backward = functions.forward_pass_bf16, functions.backward_pass_bf16
         else:
             self._forward, self._backward = functions.forward_pass, functions.backward_pass
-        self._forward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, COUNT]
-        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 3, SIZE, POINTER, COUNT]
+        self._forward.argtypes = [*[POINTER] * 2, COUNT, POINTER, SIZE, COUNT]
+        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, POINTER, COUNT]
         self._forward.restype, self._backward.restype = None, ctypes.c_double
-        self._x16 = None if memory.x16 is None else memory.x16.data_ptr()
-        w = [layer.weight for layer in rounded or layers]
-        a = [*memory.a16, memory.z[-1]] if rounded else memory.z
-        operands = zip(w, a, memory.dz16 if rounded else memory.dz, strict=True)
         self._structs = (_Layer * self._count)()
-        for struct, layer, z, dz, of_products in zip(self._structs, layers, memory.z, memory.dz, operands, strict=True):
+        kinds = {name: tensors for name, tensors in memory._asdict().items() if tensors}
+        for k, (struct, layer) in enumerate(zip(self._structs, layers, strict=True)):
             struct.fan_out, struct.fan_in = layer.weight.shape
-            named = {**layer._asdict(), "z": z, "dz": dz, **dict(zip("wad", of_products, strict=True))}
-            for name, tensor in named.items():
+            for name, tensor in {**layer._asdict(), **{name: tensors[k] for name, tensors in kinds.items()}}.items():
                 setattr(struct, name, tensor.data_ptr())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits of X ``(B, D)``; what a hidden layer gives the next is left in ``z``, or in ``a16``."""
+        """The logits of X ``(B, D)``."""
         self._x = x
-        pointers = (x.data_ptr(), self._x16)
-        self._forward(self._product, self._structs, self._count, *pointers, x.shape[0], torch.get_num_threads())
+        threads = torch.get_num_threads()
+        self._forward(self._product, self._structs, self._count, x.data_ptr(), x.shape[0], threads)
         return self.memory.z[-1]
+
+    @property
+    def activations(self) -> list[Tensor]:
+        """A ``(B, H)`` of each hidden layer, float32, as ``forward`` left it."""
+        *z, _ = self.memory.z
+        if not self._is_mixed:
+            return z
+        rows, widths = self._x.shape[0], [layer.bias.numel() for layer in self._layers[:-1]]
+        return [a.view(a.shape[::-1])[:width, :rows].t() for a, width in zip(z, widths, strict=True)]
 
     def backward(
         self, dlogits: Tensor, *, descends: bool, share: float = 1.0, keep: float = 0.0, keep_bias: float = 0.0
@@ -105,7 +136,7 @@ class NativeChain:
         Returns:
             The sum over all that it wrote of biases: not finite where a delta was not.
         """
-        pointers, rows = (self._x.data_ptr(), self._x16, dlogits.data_ptr()), self._x.shape[0]
+        pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
         descent = ctypes.byref(_Descent(descends, share, keep, keep_bias))
         threads = torch.get_num_threads()
         total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, descent, threads)
@@ -115,7 +146,7 @@ class NativeChain:
     def for_steps(self) -> tuple[Any, ...]:
         """The first arguments of ``make_steps`` in C."""
         passes = (ctypes.cast(self._forward, POINTER), ctypes.cast(self._backward, POINTER))
-        return *passes, self._product, self._structs, self._count, self._x16
+        return *passes, self._product, self._structs, self._count
 
 
 def has_chain(*, is_mixed: bool) -> bool:
@@ -125,10 +156,12 @@ def has_chain(*, is_mixed: bool) -> bool:
 
 @functools.cache
 def _product(is_mixed: bool) -> ctypes.c_void_p | None:
-    """The matrix product that the passes call; that of bfloat16 where the processor has it in hardware."""
-    if not shares_threads():
+    """The matrix product that the passes call, which is torch's; in mixed precision they have one of their own."""
+    functions = library()
+    if functions is None or not shares_threads():
         return None
-    if not is_mixed:
-        linear = native_linear()
-        return None if linear is None else linear.sgemm
-    return function_of_torch("gemm_bf16bf16f32_") if hasattr(library(), "forward_pass_bf16") else None
+    if is_mixed:
+        has_tiles = hasattr(functions, "may_use_tiles") and functions.may_use_tiles()
+        return ctypes.c_void_p() if has_tiles else None
+    linear = native_linear()
+    return None if linear is None else linear.sgemm

@@ -13,7 +13,7 @@ from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.in_place import IN_PLACE, IN_TORCH, LinearInPlace
 from mlp_lightning.nn.linear import linear_backward
 from mlp_lightning.nn.mlp import MLP
-from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain
+from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain, mixed_memory
 from mlp_lightning.nn.native_linear import NativeLinear, native_linear
 from mlp_lightning.nn.norm import NormCache, follow_, norm_backward_, norm_forward_
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -90,9 +90,9 @@ class Workspace:
         chain = self._chain = None if drops else self._chain_for(x)
         if chain is not None:
             self._linear = IN_TORCH if self._native is None else self._native
-            logits, x16 = chain.forward(x), chain.memory.x16
-            self._a = buffers.z[:-1]
-            self._inputs = [x if x16 is None else x16, *self._a]
+            logits = chain.forward(x)
+            self._a = chain.activations
+            self._inputs = [x, *self._a]
             return logits
         if self.is_mixed:
             self._copy.copy_(self.network.flat)
@@ -141,18 +141,10 @@ class Workspace:
 
     def _new_chain(self, rows: int) -> NativeChain:
         buffers, sizes = self._buffers, self.network.sizes
-        (last,) = self._pool.rows("dz of the logits", rows, sizes[-1:], torch.float32)
-        if not self.is_mixed:
-            return NativeChain(self._own_layers, ChainMemory(buffers.z, [*buffers.da, last]))
-        z = self._pool.rows("float z", rows, sizes[1:], torch.float32)
-        memory = ChainMemory(
-            z=z,
-            dz=[*z[:-1], last],
-            a16=buffers.z[:-1],
-            dz16=[*buffers.da, *self._pool.rows("dz16", rows, sizes[-1:], self.dtype)],
-            x16=self._pool.rows("x16", rows, sizes[:1], self.dtype)[0],
-        )
-        return NativeChain(self._own_layers, memory, self._copy_layers)
+        if self.is_mixed:
+            return NativeChain(self._own_layers, mixed_memory(self._pool, rows, sizes))
+        dlogits = self._pool.rows("dz of the logits", rows, sizes[-1:], self.dtype)
+        return NativeChain(self._own_layers, ChainMemory(buffers.z, [*buffers.da, *dlogits]))
 
     def _dropped(self, k: int, a: Tensor) -> Tensor:
         mask = self._masks[k]
@@ -179,6 +171,11 @@ class Workspace:
         Args:
             dlogits: dLoss/dlogits ``(B, K)``, for what ``forward`` returned last.
         """
+        if self._chain is not None and self.is_mixed:
+            # The chain rounds on its way what is torch's to multiply here.
+            self._copy.copy_(self.network.flat)
+            self._inputs = [a.to(self.dtype).contiguous() for a in self._inputs]
+            self._a = self._inputs[1:]
         layers, buffers, linear = self.layers, self._buffers, self._linear
         dz = dlogits.to(self.dtype).contiguous()
         for k in range(len(layers) - 1, 0, -1):

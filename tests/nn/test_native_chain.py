@@ -10,7 +10,7 @@ from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.workspace import Workspace
 
-SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2)]
+SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2), (1100, 70, 2)]
 
 
 def network(sizes):
@@ -169,6 +169,15 @@ def test_numbers_too_small_for_a_float_are_0_in_the_passes_alone(dtype, threads)
     assert Workspace(net, dtype).forward(x).count_nonzero() == 0
     small = torch.full((1000,), 1e-39)
     assert (2 * small).count_nonzero() == small.numel()
+
+
+def test_a_sample_that_is_nan_spoils_its_own_logits_alone(dtype, threads):
+    net = network(SIZES[1])
+    x, _ = minibatch(40, SIZES[1])
+    x[33] = float("nan")
+    logits = Workspace(net, dtype).forward(x)
+    assert logits.isnan().all(1).nonzero().flatten().tolist() == [33]
+    assert logits.isnan().any(1).sum() == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])

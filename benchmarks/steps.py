@@ -1,5 +1,6 @@
 """One training step as each contender takes it: ``step(x, y)`` changes the weights once, and returns nothing."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -99,6 +100,18 @@ def fast(sizes: Sequence[int], make_optimizer: MakeOptimizer, dtype: torch.dtype
     return Contender(step, network, optimizer, run if hand_step.makes_many else None)
 
 
+def without_zeros(contender: Contender) -> Contender:
+    """The same on numbers between 0 and 1 instead of the digits, which are mostly 0 and there passed over."""
+
+    @functools.cache
+    def dense(shape: torch.Size) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+    return contender._replace(
+        step=lambda x, y: contender.step(dense(x.shape), y), run=lambda x, y, n: contender.steps(dense(x.shape), y, n)
+    )
+
+
 def autograd(sizes: Sequence[int], make_optimizer: MakeOptimizer) -> Contender:
     """torch's own layers, gradients and rules."""
     network = torch_network(sizes)
@@ -120,9 +133,11 @@ STEPS: dict[str, Callable[[Sequence[int]], Contender]] = {
     "hand, SGD": lambda sizes: hand(sizes, lambda tensors: SGD(tensors, LR)),
     # A further step plugs in here: a function of the widths that returns a Contender.
     "fit's step, SGD": lambda sizes: fast(sizes, lambda tensors: SGD(tensors, LR)),
+    "fit's step, SGD, no zeros": lambda sizes: without_zeros(fast(sizes, lambda tensors: SGD(tensors, LR))),
     "fit's step, SGD, bf16-mixed": lambda sizes: fast(sizes, lambda tensors: SGD(tensors, LR), torch.bfloat16),
     "hand, Adam": lambda sizes: hand(sizes, lambda tensors: Adam(tensors, LR)),
     "fit's step, Adam": lambda sizes: fast(sizes, lambda tensors: Adam(tensors, LR)),
+    "fit's step, Adam, no zeros": lambda sizes: without_zeros(fast(sizes, lambda tensors: Adam(tensors, LR))),
     "autograd, SGD": lambda sizes: autograd(sizes, lambda tensors: torch.optim.SGD(tensors, LR)),
     "autograd, Adam fused": lambda sizes: autograd(sizes, lambda tensors: torch.optim.Adam(tensors, LR, fused=True)),
 }

@@ -19,12 +19,23 @@ typedef struct {
     float rate, eps;
 } descent_t;
 
-/* The passes of a whole network, one pair for each precision; described where they are defined. The forward pass returns
-   the logits, in memory of the layers. */
-typedef const float *forward_t(const void *product, const void *chain, int count, const float *x, int64_t rows,
-                               int threads);
-typedef double backward_t(const void *product, const void *chain, int count, const float *x,
-                          const float *dlogits, int64_t rows, const descent_t *how, int threads);
+/* A network, with memory for minibatches of one size; described where its passes are, one pair for each precision. */
+typedef struct {
+    const void *product;
+    const struct layer *layers;
+    int count;
+    struct sparse *sparse; /* NULL where the first layer takes no notice of zeros */
+} chain_t;
+
+/* The forward pass returns the logits, in memory of the layers. */
+typedef const float *forward_t(const chain_t *chain, const float *x, int64_t rows, int threads);
+typedef double backward_t(const chain_t *chain, const float *x, const float *dlogits, int64_t rows,
+                          const descent_t *how, int threads);
+
+/* Between these two the weights change in the passes of the chain alone, and are read in those of the other, if there is
+   one. */
+void begin_steps(const chain_t *chain, const chain_t *other);
+void end_steps(const chain_t *chain, const chain_t *other, int threads);
 
 void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t rows, int64_t width, float share,
               float keep);

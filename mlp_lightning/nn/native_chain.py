@@ -18,6 +18,8 @@ from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_
 
 # Of mixed precision's memory: rows and columns are a multiple of TILE, and rows of z and dz some entries further apart.
 TILE, GAP = 32, 16
+# Of float32's, to pass over zeros: features side by side, and samples of a word of bits.
+QUAD, GROUP = 4, 64
 
 
 class ChainMemory(NamedTuple):
@@ -31,6 +33,15 @@ class ChainMemory(NamedTuple):
     input: Sequence[Tensor] = ()
     dz_rows: Sequence[Tensor] = ()
     dz_columns: Sequence[Tensor] = ()
+
+
+class SparseMemory(NamedTuple):
+    """Memory to pass over zeros: W' of the first layer, and bits of where four features are not all 0."""
+
+    weight: Tensor
+    bits: Tensor
+    # For it to pay.
+    enough_rows: int
 
 
 def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemory:
@@ -56,6 +67,23 @@ def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemo
     )
 
 
+def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int], enough_rows: int) -> SparseMemory | None:
+    """Memory to pass over the zeros of a minibatch of float32, as ``sparse_input.h`` says; None where it does not.
+
+    Args:
+        pool: whose memory it is.
+        rows: B.
+        sizes: of the layers, input and logits included.
+        enough_rows: for it to pay.
+    """
+    if sizes[0] % QUAD:
+        return None
+    quads, groups = sizes[0] // QUAD, -(-rows // GROUP)
+    (turned,) = pool.rows("first layer, transposed", sizes[0], [-(-sizes[1] // GROUP) * GROUP], torch.float32)
+    (bits,) = pool.rows("bits of quads", groups, [quads], torch.int64)
+    return SparseMemory(turned, bits, enough_rows)
+
+
 class _Layer(ctypes.Structure):
     """``layer_t`` of ``passes.h``."""
 
@@ -78,43 +106,71 @@ class _Descent(ctypes.Structure):
     )
 
 
+class _Turned(ctypes.Structure):
+    """``turned_t`` of ``sparse_input.h``."""
+
+    _fields_ = (("weight", POINTER), ("stays", COUNT), ("newest", COUNT))
+
+
+class _Sparse(ctypes.Structure):
+    """``sparse_t`` of ``sparse_input.h``."""
+
+    _fields_ = (
+        *((name, POINTER) for name in ("own", "turned", "bits")),
+        ("enough_rows", SIZE),
+        ("is_sparse", COUNT),
+    )
+
+
+class _Chain(ctypes.Structure):
+    """``chain_t`` of ``native.h``."""
+
+    _fields_ = (("product", POINTER), ("layers", POINTER), ("count", COUNT), ("sparse", POINTER))
+
+
 class NativeChain:
     """Linear layers with ReLU between them, and memory for minibatches of one size; both are kept alive.
 
     Args:
         layers: of the network, float32.
         memory: for minibatches of one size; with operands in bfloat16 for mixed precision.
+        sparse: to pass over the zeros of X in float32; None not to.
 
     Raises:
         ValueError: ``has_chain`` is false.
     """
 
-    def __init__(self, layers: Sequence[Layer], memory: ChainMemory) -> None:
+    def __init__(self, layers: Sequence[Layer], memory: ChainMemory, sparse: SparseMemory | None = None) -> None:
         self._is_mixed = bool(memory.input)
         functions, product = library(), _product(self._is_mixed)
         if functions is None or product is None:
             raise ValueError("there are no passes in C on this machine")
-        self.memory, self._layers = memory, layers
-        self._product, self._count = product, len(layers)
+        self.memory, self._layers, self._sparse = memory, layers, sparse
         if self._is_mixed:
             self._forward, self._backward = functions.forward_pass_bf16, functions.backward_pass_bf16
         else:
             self._forward, self._backward = functions.forward_pass, functions.backward_pass
-        self._forward.argtypes = [*[POINTER] * 2, COUNT, POINTER, SIZE, COUNT]
-        self._backward.argtypes = [*[POINTER] * 2, COUNT, *[POINTER] * 2, SIZE, POINTER, COUNT]
+        self._forward.argtypes = [*[POINTER] * 2, SIZE, COUNT]
+        self._backward.argtypes = [*[POINTER] * 3, SIZE, POINTER, COUNT]
         self._forward.restype, self._backward.restype = None, ctypes.c_double
-        self._structs = (_Layer * self._count)()
+        self._structs = (_Layer * len(layers))()
         kinds = {name: tensors for name, tensors in memory._asdict().items() if tensors}
         for k, (struct, layer) in enumerate(zip(self._structs, layers, strict=True)):
             struct.fan_out, struct.fan_in = layer.weight.shape
             for name, tensor in {**layer._asdict(), **{name: tensors[k] for name, tensors in kinds.items()}}.items():
                 setattr(struct, name, tensor.data_ptr())
+        self._chain = _Chain(product, ctypes.addressof(self._structs), len(layers), None)
+        if sparse is not None:
+            self._turned = _Turned(sparse.weight.data_ptr())
+            turned = ctypes.addressof(self._turned)
+            self._of_zeros = _Sparse(turned, turned, sparse.bits.data_ptr(), sparse.enough_rows)
+            self._chain.sparse = ctypes.addressof(self._of_zeros)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of X ``(B, D)``."""
         self._x = x
         threads = torch.get_num_threads()
-        self._forward(self._product, self._structs, self._count, x.data_ptr(), x.shape[0], threads)
+        self._forward(ctypes.byref(self._chain), x.data_ptr(), x.shape[0], threads)
         return self.memory.z[-1]
 
     @property
@@ -139,14 +195,14 @@ class NativeChain:
         pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
         descent = ctypes.byref(_Descent(descends, share, keep, keep_bias))
         threads = torch.get_num_threads()
-        total: float = self._backward(self._product, self._structs, self._count, *pointers, rows, descent, threads)
+        total: float = self._backward(ctypes.byref(self._chain), *pointers, rows, descent, threads)
         return total
 
     @property
     def for_steps(self) -> tuple[Any, ...]:
         """The first arguments of ``make_steps`` in C."""
         passes = (ctypes.cast(self._forward, POINTER), ctypes.cast(self._backward, POINTER))
-        return *passes, self._product, self._structs, self._count
+        return *passes, ctypes.addressof(self._chain)
 
 
 def has_chain(*, is_mixed: bool) -> bool:

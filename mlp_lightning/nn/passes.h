@@ -5,7 +5,7 @@
 #include "../native.h"
 
 /* One layer of a network and the memory of its minibatch. */
-typedef struct {
+typedef struct layer {
     float *weight, *bias;    /* W (H, D), b (H) */
     float *dweight, *dbias;  /* of the same shapes */
     float *z, *dz;           /* Z and dZ, as each precision keeps them, but for the logits: (B, K), the z of the last */

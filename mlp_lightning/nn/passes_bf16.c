@@ -3,7 +3,7 @@
    What a layer gives the next has its features as rows and its samples as columns, (H, B), with memory for a multiple of
    32 of either. A thread makes the features that belong to its rows of the weights, 32 at a time: a strip, which is
    finished and packed as operand of what comes next while it is in the cache. */
-#ifdef __AMX_BF16__
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define _GNU_SOURCE
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -241,21 +241,18 @@ int may_use_tiles(void)
 }
 
 /* As forward_pass and backward_pass. */
-const float *forward_pass_bf16(const void *gemm, const void *chain, int count, const float *x, int64_t rows,
-                               int threads)
+const float *forward_pass_bf16(const chain_t *c, const float *x, int64_t rows, int threads)
 {
-    (void)gemm;
     const int64_t width = tiles_of(rows, DEPTH) * DEPTH;
-    IN_TEAM(threads, forward_part(&(part_t){chain, count, x, rows, width, width + SIDE, me, all}));
-    return ((const layer_t *)chain)[count - 1].z;
+    IN_TEAM(threads, forward_part(&(part_t){c->layers, c->count, x, rows, width, width + SIDE, me, all}));
+    return c->layers[c->count - 1].z;
 }
 
-double backward_pass_bf16(const void *gemm, const void *chain, int count, const float *x, const float *dlogits,
-                          int64_t rows, const descent_t *how, int threads)
+double backward_pass_bf16(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
+                          int threads)
 {
-    (void)gemm;
     const int64_t width = tiles_of(rows, DEPTH) * DEPTH;
-    IN_TEAM(threads, backward_part(&(part_t){chain, count, x, rows, width, width + SIDE, me, all}, dlogits, how));
-    return sum_of_biases(chain, count, how->descends);
+    IN_TEAM(threads, backward_part(&(part_t){c->layers, c->count, x, rows, width, width + SIDE, me, all}, dlogits, how));
+    return sum_of_biases(c->layers, c->count, how->descends);
 }
 #endif

@@ -2,7 +2,7 @@
    row. Of outputs and deltas a thread has some samples where there are enough for all threads, who then wait for each
    other less, and else the features that belong to its rows of the weights. */
 #include "blas.h"
-#include "passes.h"
+#include "sparse_input.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
 #define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
@@ -13,6 +13,7 @@ typedef struct {
     const void *gemm;
     const layer_t *layers;
     int count;
+    sparse_t *sparse;
     const float *x;
     int64_t rows, me, all;
 } part_t;
@@ -35,6 +36,19 @@ static block_t block_of(const part_t *p, int64_t n)
     }
     const int64_t column = first_of(n, LINE, p->me, p->all);
     return (block_t){0, p->rows, column, first_of(n, LINE, p->me + 1, p->all) - column};
+}
+
+static int is_sparse_part(const part_t *p)
+{
+    return p->sparse != NULL && p->sparse->is_sparse;
+}
+
+/* The first layer, for passes over what is not 0 of X. */
+static sparse_part_t first_layer(const part_t *p)
+{
+    const layer_t *l = p->layers;
+    return (sparse_part_t){p->sparse, l, p->x, p->rows, first_of(l->fan_out, UNIT, p->me, p->all),
+                           first_of(l->fan_out, UNIT, p->me + 1, p->all)};
 }
 
 static const float *input_of(const part_t *p, int k)
@@ -64,15 +78,37 @@ PART void finish_delta(const float *da, const float *a, float *dz, block_t b, in
         }
 }
 
+/* Bring the weights of the first layer to where the pass reads them, and find what is not 0 of X. */
+static void prepare_part(const part_t *p)
+{
+    const sparse_part_t first = first_layer(p);
+    if (p->sparse->is_sparse) {
+        find_quads(p->sparse, p->x, p->rows, p->layers->fan_in, p->me, p->all);
+        if (p->sparse->turned->newest == W)
+            turn(&first, 0);
+    } else if (p->sparse->turned->newest == TURNED)
+        turn(&first, 1);
+    wait_for_all(p->all);
+}
+
 static void forward_part(const part_t *p)
 {
+    if (p->sparse != NULL)
+        prepare_part(p);
     for (int k = 0; k < p->count; k++) {
         const layer_t l = p->layers[k];
+        const float bound = k < p->count - 1 ? 0 : -INFINITY;
+        if (k == 0 && is_sparse_part(p)) {
+            const sparse_part_t first = first_layer(p);
+            sparse_forward(&first, bound);
+            wait_for_all(p->all);
+            continue;
+        }
         const block_t b = block_of(p, l.fan_out);
         const int64_t first = b.row * l.fan_out + b.column;
         product(p->gemm, input_of(p, k) + b.row * l.fan_in, 0, l.fan_in, l.weight + b.column * l.fan_in, 1, l.fan_in,
                 l.z + first, l.fan_out, b.rows, b.columns, l.fan_in, 1, 0);
-        finish_output(l.z + first, l.bias + b.column, b, l.fan_out, k < p->count - 1 ? 0 : -INFINITY);
+        finish_output(l.z + first, l.bias + b.column, b, l.fan_out, bound);
         if (!has_samples(p) && k < p->count - 1)
             wait_for_all(p->all);
     }
@@ -98,6 +134,21 @@ static void delta_part(const part_t *p, const float *dlogits)
     wait_for_all(p->all);
 }
 
+/* `weight_part` of the first layer over what is not 0 of X. */
+static void sparse_weight_part(const part_t *p, const descent_t *how)
+{
+    const layer_t *l = p->layers;
+    sparse_part_t some = first_layer(p);
+    const int64_t last = some.last;
+    for (; some.first < last; some.first = some.last) {
+        some.last = least(some.first + UNIT, last);
+        float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
+        sparse_backward(&some, weight, how->share, how->keep);
+        if (how->adam)
+            adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);
+    }
+}
+
 /* dW of a thread's rows of a layer, and their step. */
 static void weight_part(const part_t *p, int k, const descent_t *how)
 {
@@ -105,13 +156,16 @@ static void weight_part(const part_t *p, int k, const descent_t *how)
     const int64_t first = first_of(l.fan_out, LINE, p->me, p->all), last = first_of(l.fan_out, LINE, p->me + 1, p->all);
     const int64_t rows = how->descends ? last - first : ROWS_AT_ONCE;
     float *weight = how->descends ? l.weight : l.dweight;
-    for (int64_t i = first; i < last; i += rows) {
-        const int64_t count = least(rows, last - i);
-        product(p->gemm, l.dz + i, 1, l.fan_out, input_of(p, k), 0, l.fan_in, weight + i * l.fan_in, l.fan_in, count,
-                l.fan_in, p->rows, how->share, how->keep);
-        if (how->adam)
-            adam_step(how, l.weight + i * l.fan_in, count * l.fan_in);
-    }
+    if (k == 0 && is_sparse_part(p))
+        sparse_weight_part(p, how);
+    else
+        for (int64_t i = first; i < last; i += rows) {
+            const int64_t count = least(rows, last - i);
+            product(p->gemm, l.dz + i, 1, l.fan_out, input_of(p, k), 0, l.fan_in, weight + i * l.fan_in, l.fan_in, count,
+                    l.fan_in, p->rows, how->share, how->keep);
+            if (how->adam)
+                adam_step(how, l.weight + i * l.fan_in, count * l.fan_in);
+        }
     if (how->adam)
         adam_step(how, l.bias + first, last - first);
 }
@@ -134,17 +188,55 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
 }
 
 /* Z of all layers from X (B, D), with relu between them; the last one's is the logits. */
-const float *forward_pass(const void *gemm, const void *chain, int count, const float *x, int64_t rows, int threads)
+const float *forward_pass(const chain_t *c, const float *x, int64_t rows, int threads)
 {
-    IN_TEAM(threads, forward_part(&(part_t){gemm, chain, count, x, rows, me, all}));
-    return ((const layer_t *)chain)[count - 1].z;
+    sparse_t *s = c->sparse;
+    if (s != NULL) {
+        s->is_sparse = rows >= s->enough_rows && is_sparse(x, rows, c->layers->fan_in);
+        if (!s->turned->stays)
+            s->turned->newest = W;
+    }
+    IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all}));
+    if (s != NULL && s->turned->newest == (s->is_sparse ? W : TURNED))
+        s->turned->newest = BOTH;
+    return c->layers[c->count - 1].z;
 }
 
 /* After the forward pass, from dlogits (B, K): the gradient of all layers, or a step along it. Returns the sum over all
    biases, or over their gradients, which is not finite where a delta was not. */
-double backward_pass(const void *gemm, const void *chain, int count, const float *x, const float *dlogits, int64_t rows,
-                     const descent_t *how, int threads)
+double backward_pass(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
+                     int threads)
 {
-    IN_TEAM(threads, backward_part(&(part_t){gemm, chain, count, x, rows, me, all}, dlogits, how));
-    return sum_of_biases(chain, count, how->descends);
+    sparse_t *s = c->sparse;
+    IN_TEAM(threads, backward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all}, dlogits, how));
+    if (s != NULL && (how->descends || how->adam))
+        s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;
+    return sum_of_biases(c->layers, c->count, how->descends);
+}
+
+static void turn_back(const part_t *p)
+{
+    const sparse_part_t first = first_layer(p);
+    turn(&first, 1);
+}
+
+void begin_steps(const chain_t *c, const chain_t *other)
+{
+    if (c->sparse == NULL)
+        return;
+    c->sparse->turned->newest = W;
+    c->sparse->turned->stays = 1;
+    if (other != NULL && other->sparse != NULL)
+        other->sparse->turned = c->sparse->turned;
+}
+
+void end_steps(const chain_t *c, const chain_t *other, int threads)
+{
+    if (c->sparse == NULL)
+        return;
+    if (c->sparse->turned->newest == TURNED)
+        IN_TEAM(threads, turn_back(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all}));
+    c->sparse->turned->stays = 0;
+    if (other != NULL && other->sparse != NULL)
+        other->sparse->turned = other->sparse->own;
 }

@@ -3,25 +3,14 @@
    A tile is 16 rows of 16 words, and a word a pair of bfloat16 that lie one after another along the depth of the product:
    a left operand's tile has 16 of its rows, 32 deep; a right operand's has 16 of its columns, 32 deep. What a matrix
    lacks of a whole tile is 0. */
-#include <immintrin.h>
-#include <stdint.h>
+#include "transpose.h"
 
-#define SIDE 16             /* rows of a tile, and words of one */
 #define DEPTH 32            /* of a tile */
 #define WORDS (SIDE * SIDE) /* of a tile */
-#define INLINE static inline __attribute__((always_inline))
-
-typedef uint32_t word;
 
 INLINE int64_t tiles_of(int64_t n, int64_t side)
 {
     return (n + side - 1) / side;
-}
-
-/* The first `count` of 16 lanes. */
-INLINE __mmask16 lanes(int64_t count)
-{
-    return count <= 0 ? 0 : count >= SIDE ? 0xffff : (__mmask16)((1 << count) - 1);
 }
 
 /* 32 numbers in a row, as 16 words. */
@@ -61,28 +50,7 @@ INLINE void take_columns(const float *from, int64_t ld, int64_t rows, int64_t co
 /* Makes a left operand's tile that of its transpose as a right operand, and the other way round. */
 INLINE void transpose(word *tile)
 {
-    __m512i r[SIDE], s[SIDE];
-    for (int i = 0; i < SIDE; i++)
-        r[i] = _mm512_load_si512(tile + i * SIDE);
-    for (int i = 0; i < SIDE; i += 2) {
-        s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < SIDE; i += 4)
-        for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(s[i + j], s[i + 2 + j]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(s[i + j], s[i + 2 + j]);
-        }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < SIDE; j += 8) {
-            s[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-            s[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
-        }
-    for (int i = 0; i < 8; i++) {
-        word *to = tile + ((i & 3) + (i & 4)) * SIDE;
-        _mm512_store_si512(to, _mm512_shuffle_i32x4(s[i], s[i + 8], 0x88));
-        _mm512_store_si512(to + 8 * SIDE, _mm512_shuffle_i32x4(s[i], s[i + 8], 0xdd));
-    }
+    transpose_square(tile, SIDE, SIDE, SIDE, tile, SIDE);
 }
 
 /* Tells the unit of this thread the tiles' shape, before it multiplies; _tile_release() ends it. */

@@ -13,13 +13,14 @@ from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.in_place import IN_PLACE, IN_TORCH, LinearInPlace
 from mlp_lightning.nn.linear import linear_backward
 from mlp_lightning.nn.mlp import MLP
-from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain, mixed_memory
+from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain, mixed_memory, sparse_memory
 from mlp_lightning.nn.native_linear import NativeLinear, native_linear
 from mlp_lightning.nn.norm import NormCache, follow_, norm_backward_, norm_forward_
 from mlp_lightning.nn.training_pass import TrainingPass
 
 # Of the products that a whole network in C has.
 CHAINED = (torch.float32, torch.bfloat16)
+FEW_ROWS, MANY_ROWS = 16, 64
 
 
 class Workspace:
@@ -44,9 +45,11 @@ class Workspace:
     Args:
         network: whose parameter the passes read; it must stay on its device.
         dtype: of the matrix products; None for the parameter's.
+        rows_with_zeros: from how many samples on a ``NativeChain`` passes over what is 0 in them: ``FEW_ROWS`` where it
+            can keep the first layer's weights transposed from one step to the next.
     """
 
-    def __init__(self, network: MLP, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, network: MLP, dtype: torch.dtype | None = None, rows_with_zeros: int = MANY_ROWS) -> None:
         flat = network.flat.detach()
         self.network = network
         self.is_mixed = dtype is not None and dtype != flat.dtype
@@ -65,6 +68,7 @@ class Workspace:
         self._chains: dict[int, tuple[Sequence[Layer], Buffers, NativeChain]] = {}
         self._no_masks: Sequence[Tensor | None] = [None] * len(self.layers)
         self._masks: Sequence[Tensor | None] = self._no_masks
+        self._rows_with_zeros = rows_with_zeros
         self._pool = BufferPool(network, self.dtype)
         if self.is_mixed:
             # Outside of inference mode, whose tensors could not be written in training.
@@ -144,7 +148,8 @@ class Workspace:
         if self.is_mixed:
             return NativeChain(self._own_layers, mixed_memory(self._pool, rows, sizes))
         dlogits = self._pool.rows("dz of the logits", rows, sizes[-1:], self.dtype)
-        return NativeChain(self._own_layers, ChainMemory(buffers.z, [*buffers.da, *dlogits]))
+        memory = ChainMemory(buffers.z, [*buffers.da, *dlogits])
+        return NativeChain(self._own_layers, memory, sparse_memory(self._pool, rows, sizes, self._rows_with_zeros))
 
     def _dropped(self, k: int, a: Tensor) -> Tensor:
         mask = self._masks[k]

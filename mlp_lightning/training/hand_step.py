@@ -15,7 +15,7 @@ from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
-from mlp_lightning.nn.workspace import Workspace
+from mlp_lightning.nn.workspace import FEW_ROWS, MANY_ROWS, Workspace
 from mlp_lightning.optim import SGD, Muon, UpdateRule
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
@@ -113,7 +113,13 @@ class HandStep:
         self._draws = Draws(seed, "vat", network.flat.device)
         self.gathered = Accumulation(accumulate, reduction) if accumulate > 1 else None
         self.samples_seen = 0
-        self.workspace = Workspace(network, dtype_of_products)
+        (self._group,) = rule.param_groups
+        clips = clip_norm is not None or clip_value is not None
+        is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
+        needs_gradient = clips or skips or world_size > 1 or accumulate > 1
+        needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
+        self.adds_to_weights = is_plain and not needs_gradient
+        self.workspace = Workspace(network, dtype_of_products, FEW_ROWS if self.adds_to_weights else MANY_ROWS)
         self.finiteness = Finiteness(
             self.workspace,
             skips=skips,
@@ -123,7 +129,6 @@ class HandStep:
             shard=shard,
             readings=readings,
         )
-        (self._group,) = rule.param_groups
         one = loss.normalizer(network.flat.new_empty(1, network.sizes[-1]), network.flat.new_zeros(1).long())
         # Where every sample counts alike the processes need not ask each other for the whole minibatch's.
         self._normalizer_of_one = None if isinstance(one, Tensor) else one
@@ -132,11 +137,6 @@ class HandStep:
         if l1:
             with torch.inference_mode(False):
                 self._memory = torch.empty_like(network.flat.detach()[: network.weight_numel])
-        clips = clip_norm is not None or clip_value is not None
-        is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
-        needs_gradient = clips or skips or world_size > 1 or accumulate > 1
-        needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
-        self.adds_to_weights = is_plain and not needs_gradient
         is_bare = not (needs_gradient or l1 or max_norm or dropout or adversary)
         self._native_steps: NativeSteps | None = None
         self._cuda_steps: CudaSteps | None = None

@@ -14,7 +14,7 @@ from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
-from mlp_lightning.nn.workspace import Workspace
+from mlp_lightning.nn.workspace import FEW_ROWS, Workspace
 from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
@@ -79,7 +79,8 @@ class MLPModule(ConfiguredModule):
             readings=self.readings,
         )
         # Like the steps in memory that is kept, for a few samples at a time.
-        self._within_step, self._loss_within_step = Workspace(self.evaluated_network), in_place(self.loss)
+        self._within_step = Workspace(self.evaluated_network, rows_with_zeros=FEW_ROWS)
+        self._loss_within_step = in_place(self.loss)
         # The sum is that of all processes: one of them takes it up.
         self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
         self._gathered = {}

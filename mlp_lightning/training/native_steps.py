@@ -28,9 +28,7 @@ class _Evaluation(ctypes.Structure):
     """``evaluation_t`` of ``steps.c``."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("forward", "product", "chain")),
-        ("count", ctypes.c_int),
-        *((name, ctypes.c_void_p) for name in ("x", "y")),
+        *((name, ctypes.c_void_p) for name in ("forward", "chain", "x", "y")),
         ("rows", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("losses", "right", "losses_of_rows", "dlogits")),
     )
@@ -71,7 +69,7 @@ class NativeSteps:
         self._biases = ctypes.c_double()
         self._make_steps = functions.make_steps
         pointer, size, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        self._make_steps.argtypes = [*[pointer] * 4, count, size, *[pointer] * 2, size, size, ctypes.c_float]
+        self._make_steps.argtypes = [*[pointer] * 3, size, *[pointer] * 2, size, size, ctypes.c_float]
         self._make_steps.argtypes += [*[pointer] * 7, count]
         self._make_steps.restype = size
 
@@ -145,11 +143,11 @@ class NativeSteps:
         xs, ys = _pointers([batch.val_x for batch in batches]), _pointers([batch.val_y for batch in batches])
         losses, right = (ctypes.c_double * n)(), (ctypes.c_int64 * n)()
         memory = evaluator.loss.memory(shape[0], self._classes)
-        forward, _, product, structs, count = chain.for_steps
+        forward, _, of_network = chain.for_steps
         address = ctypes.addressof
         struct = _Evaluation(
-            forward, product, address(structs), count, address(xs), address(ys), shape[0], address(losses),
-            address(right), *(tensor.data_ptr() for tensor in memory)
+            forward, of_network, address(xs), address(ys), shape[0], address(losses), address(right),
+            *(tensor.data_ptr() for tensor in memory)
         )  # fmt: skip
         return _EvaluationMemory(struct, losses, right, (xs, ys, memory))
 

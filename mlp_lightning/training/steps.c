@@ -7,8 +7,7 @@
 /* What is evaluated after each step: minibatches of as many rows, their losses and how many answers were right. */
 typedef struct {
     forward_t *forward;
-    const void *product, *chain;
-    int count;
+    const chain_t *chain;
     const float *const *x;
     const int64_t *const *y;
     int64_t rows;
@@ -33,7 +32,7 @@ static int64_t count_right(const float *logits, const int64_t *y, int64_t rows, 
 
 static void evaluate(const evaluation_t *e, int64_t i, int64_t classes, int threads)
 {
-    const float *logits = e->forward(e->product, e->chain, e->count, e->x[i], e->rows, threads);
+    const float *logits = e->forward(e->chain, e->x[i], e->rows, threads);
     if (softmax_cross_entropy(logits, e->y[i], e->losses_of_rows, e->dlogits, &e->losses[i], e->rows, classes, threads))
         e->losses[i] = NAN; /* a class that is none */
     e->right[i] = count_right(logits, e->y[i], e->rows, classes);
@@ -44,26 +43,32 @@ static void evaluate(const evaluation_t *e, int64_t i, int64_t classes, int thre
    or (rate, eps, -) of each step. One whose loss or gradient is not finite is left to the caller, unmade, but that SGD
    finds a gradient out when it has been added; then that step is the last one made, and *biases, the sum over the biases
    after it, is not finite. */
-int64_t make_steps(forward_t *forward, backward_t *backward, const void *product, const void *chain, int count,
-                   int64_t n, const float *const *x, const int64_t *const *y, int64_t rows,
-                   int64_t classes, float dloss, const adam_t *adam, const float *numbers, double *losses,
-                   float *losses_of_rows, float *dlogits, double *biases, const evaluation_t *evaluation, int threads)
+int64_t make_steps(forward_t *forward, backward_t *backward, const chain_t *chain, int64_t n, const float *const *x,
+                   const int64_t *const *y, int64_t rows, int64_t classes, float dloss, const adam_t *adam,
+                   const float *numbers, double *losses, float *losses_of_rows, float *dlogits, double *biases,
+                   const evaluation_t *evaluation, int threads)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const float *step = numbers + 3 * i;
-        const float *logits = forward(product, chain, count, x[i], rows, threads);
-        if (softmax_cross_entropy(logits, y[i], losses_of_rows, dlogits, &losses[i], rows, classes, threads) != 0)
-            return i;
-        if (!isfinite(losses[i]))
-            return i;
+    const chain_t *other = evaluation ? evaluation->chain : NULL;
+    int64_t made = 0;
+    begin_steps(chain, other);
+    for (; made < n; made++) {
+        const float *step = numbers + 3 * made;
+        const float *logits = forward(chain, x[made], rows, threads);
+        if (softmax_cross_entropy(logits, y[made], losses_of_rows, dlogits, &losses[made], rows, classes, threads) != 0)
+            break;
+        if (!isfinite(losses[made]))
+            break;
         scale_dlogits(dlogits, rows * classes, dloss);
         const descent_t descent = adam ? (descent_t){0, 1, 0, 0, adam, step[0], step[1]}
                                        : (descent_t){1, step[0], step[1], step[2], NULL, 0, 0};
-        *biases = backward(product, chain, count, x[i], dlogits, rows, &descent, threads);
-        if (!isfinite(*biases))
-            return adam ? i : i + 1;
+        *biases = backward(chain, x[made], dlogits, rows, &descent, threads);
+        if (!isfinite(*biases)) {
+            made += !adam;
+            break;
+        }
         if (evaluation)
-            evaluate(evaluation, i, classes, threads);
+            evaluate(evaluation, made, classes, threads);
     }
-    return n;
+    end_steps(chain, other, threads);
+    return made;
 }

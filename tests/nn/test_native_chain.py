@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
+from mlp_lightning.nn.native_chain import has_chain
 from mlp_lightning.nn.training_pass import TrainingPass
-from mlp_lightning.nn.workspace import Workspace
+from mlp_lightning.nn.workspace import FEW_ROWS, Workspace
 
 SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2), (1100, 70, 2)]
+needs_chain = pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
 
 
 def network(sizes):
@@ -156,6 +158,67 @@ def test_follows_a_parameter_that_moved(dtype):
     after = workspace.forward(x)
     assert not torch.equal(after, before)
     assert torch.equal(after, Workspace(other, dtype).forward(x))
+
+
+def with_zeros(x, share=0.2, seed=3):
+    """Of four features side by side all are left with a probability, as in pictures of digits."""
+    quads = torch.rand(x.shape[0], x.shape[1] // 4, generator=torch.Generator().manual_seed(seed)) < share
+    return x * quads.repeat_interleave(4, 1)
+
+
+def passes_over_zeros(workspace, x):
+    (chain,) = (chain for *_, chain in workspace._chains.values() if chain._x is x)
+    return chain._sparse is not None and bool(chain._of_zeros.is_sparse)
+
+
+@needs_chain
+@pytest.mark.parametrize("sizes", [(12, 3), (20, 150, 90, 4), (36, 130, 2), (784, 40, 10)], ids=str)
+@pytest.mark.parametrize("rows", [16, 64, 130])
+def test_what_is_0_in_the_input_is_passed_over(rows, sizes, threads):
+    net = network(sizes)
+    x, dlogits = minibatch(rows, sizes)
+    x = with_zeros(x)
+    # A feature that no sample has, and zeros with a sign.
+    x[:, 4:8], x[:, 0] = 0, torch.where(x[:, 0] == 0, -0.0, x[:, 0])
+    expected, gradients = oracle(net, x, dlogits, None)
+    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    close(workspace.forward(x), expected, None)
+    assert passes_over_zeros(workspace, x)
+    net.flat_grad.fill_(float("nan"))
+    workspace.write_gradients(dlogits)
+    for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
+        close(layer.dweight, dweight, None)
+        close(layer.dbias, dbias, None)
+    weights = [0.9 * layer.weight.double() - 0.1 * layer.dweight.double() for layer in net.layers]
+    workspace.descend(dlogits, share=-0.1, keep=0.9, keep_bias=1.0)
+    for layer, weight in zip(net.layers, weights, strict=True):
+        close(layer.weight, weight, None)
+    # The weights that moved are those that the next pass reads.
+    close(workspace.forward(x), oracle(net, x, dlogits, None)[0], None)
+
+
+@needs_chain
+@pytest.mark.parametrize(
+    ("sizes", "rows", "share"), [((20, 9, 2), 64, 0.6), ((20, 9, 2), 15, 0.1), ((22, 9, 2), 64, 0.0)], ids=str
+)
+def test_where_it_would_not_pay_zeros_are_multiplied(sizes, rows, share):
+    workspace, (x, _) = Workspace(network(sizes), rows_with_zeros=FEW_ROWS), minibatch(rows, sizes)
+    x = with_zeros(x, share) if sizes[0] % 4 == 0 else torch.zeros_like(x)
+    workspace.forward(x)
+    assert not passes_over_zeros(workspace, x)
+
+
+@needs_chain
+def test_passing_over_zeros_gives_a_sample_the_same_bits_in_any_company():
+    sizes = (20, 150, 90, 4)
+    net, (x, _) = network(sizes), minibatch(130, sizes)
+    x = with_zeros(x)
+    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    first_hidden = []
+    for rows in (130, 70):
+        workspace.forward(x[-rows:])
+        first_hidden.append(workspace.activations[0][-70:].clone())
+    assert torch.equal(*first_hidden)
 
 
 def test_numbers_too_small_for_a_float_are_0_in_the_passes_alone(dtype, threads):

@@ -107,6 +107,27 @@ def test_validation_samples_are_evaluated_after_each_step(rule, dtype, threads):
     assert len({several.evaluated[1] for several in found}) > 1
 
 
+@pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
+@pytest.mark.parametrize("evaluated_rows", [40, 9])
+@pytest.mark.parametrize("rule", ["sgd", "sgd, decay", "adam"])
+def test_minibatches_with_zeros_and_without_take_turns(rule, evaluated_rows, threads):
+    """Weights that stay transposed from step to step are given back to whoever reads them straight."""
+    batches = with_validation(minibatches(samples=100), evaluated_rows)
+    for k in (0, 1, 3):
+        batches[k].x[:, 4:] = 0
+    for k in (1, 2):
+        batches[k].val_x[:, :8] = 0
+    together, one_by_one = (make(rule) for _ in range(2))
+    found = list(together.make_many(batches, RATES, 0, Evaluator(Workspace(together.network, None, 16), together.loss)))
+    workspace, loss = Workspace(one_by_one.network, None, 16), one_by_one.loss
+    for several, batch, lr in zip(found, batches, RATES, strict=True):
+        assert several[:2] == one_by_one(batch, lr, keep_gradient=False)
+        assert several.evaluated[0] == loss.forward(workspace.forward(batch.val_x), batch.val_y)[0]
+    assert_equal(together, one_by_one)
+    # The weights are where those look that make no steps in C.
+    assert torch.equal(together.network(batches[0].x)[0], one_by_one.network(batches[0].x)[0])
+
+
 @pytest.mark.parametrize(
     "biases",
     [

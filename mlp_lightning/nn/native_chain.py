@@ -6,82 +6,15 @@ In mixed precision operands are rounded to bfloat16, whose products are summed u
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlp_lightning.native import library, shares_threads
-from mlp_lightning.nn.buffers import BufferPool
+from mlp_lightning.nn.chain_memory import ChainMemory, SparseMemory
 from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.native_linear import COUNT, NUMBER, POINTER, SIZE, native_linear
-
-# Of mixed precision's memory: rows and columns are a multiple of TILE, and rows of z and dz some entries further apart.
-TILE, GAP = 32, 16
-# Of float32's, to pass over zeros: features side by side, and samples of a word of bits.
-QUAD, GROUP = 4, 64
-
-
-class ChainMemory(NamedTuple):
-    """Memory of a minibatch, a tensor ``(B, H)`` a layer.
-
-    In mixed precision there are also operands of products: each layer's input and, twice, its dZ.
-    """
-
-    z: Sequence[Tensor]
-    dz: Sequence[Tensor]
-    input: Sequence[Tensor] = ()
-    dz_rows: Sequence[Tensor] = ()
-    dz_columns: Sequence[Tensor] = ()
-
-
-class SparseMemory(NamedTuple):
-    """Memory to pass over zeros: W' of the first layer, and bits of where four features are not all 0."""
-
-    weight: Tensor
-    bits: Tensor
-    # For it to pay.
-    enough_rows: int
-
-
-def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemory:
-    """Memory of a minibatch in mixed precision: transposed but for the logits, and in tiles, as ``passes_bf16.c`` says.
-
-    Args:
-        pool: whose memory it is.
-        rows: B.
-        sizes: of the layers, input and logits included.
-    """
-    samples, inputs, *widths = (-(-n // TILE) * TILE for n in (rows, *sizes))
-
-    def tiles(kind: str, widths: Sequence[int]) -> list[Tensor]:
-        return pool.rows(kind, samples, widths, torch.bfloat16)
-
-    z = pool.rows("z of tiles", samples + GAP, widths[:-1], torch.float32)
-    return ChainMemory(
-        z=[*z, *pool.rows("logits of tiles", rows, sizes[-1:], torch.float32)],
-        dz=pool.rows("dz of tiles", samples + GAP, widths, torch.float32),
-        input=tiles("tiles of inputs", [inputs, *widths[:-1]]),
-        dz_rows=tiles("tiles of rows of dz", widths),
-        dz_columns=tiles("tiles of columns of dz", widths),
-    )
-
-
-def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int], enough_rows: int) -> SparseMemory | None:
-    """Memory to pass over the zeros of a minibatch of float32, as ``sparse_input.h`` says; None where it does not.
-
-    Args:
-        pool: whose memory it is.
-        rows: B.
-        sizes: of the layers, input and logits included.
-        enough_rows: for it to pay.
-    """
-    if sizes[0] % QUAD:
-        return None
-    quads, groups = sizes[0] // QUAD, -(-rows // GROUP)
-    (turned,) = pool.rows("first layer, transposed", sizes[0], [-(-sizes[1] // GROUP) * GROUP], torch.float32)
-    (bits,) = pool.rows("bits of quads", groups, [quads], torch.int64)
-    return SparseMemory(turned, bits, enough_rows)
 
 
 class _Layer(ctypes.Structure):

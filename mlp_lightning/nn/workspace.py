@@ -8,19 +8,22 @@ from torch import Tensor
 
 from mlp_lightning.native import is_native
 from mlp_lightning.nn.buffers import BufferPool, Buffers
+from mlp_lightning.nn.chain_memory import ChainMemory, mixed_memory, sparse_memory
 from mlp_lightning.nn.dropout import dropout_backward, dropout_forward
 from mlp_lightning.nn.flat_storage import Layer
 from mlp_lightning.nn.in_place import IN_PLACE, IN_TORCH, LinearInPlace
 from mlp_lightning.nn.linear import linear_backward
 from mlp_lightning.nn.mlp import MLP
-from mlp_lightning.nn.native_chain import ChainMemory, NativeChain, has_chain, mixed_memory, sparse_memory
+from mlp_lightning.nn.native_chain import NativeChain, has_chain
 from mlp_lightning.nn.native_linear import NativeLinear, native_linear
 from mlp_lightning.nn.norm import NormCache, follow_, norm_backward_, norm_forward_
 from mlp_lightning.nn.training_pass import TrainingPass
 
 # Of the products that a whole network in C has.
 CHAINED = (torch.float32, torch.bfloat16)
-FEW_ROWS, MANY_ROWS = 16, 64
+# From how many samples on it pays to pass over their zeros: where the first layer's weights have to be transposed in every
+# pass, where steps leave them so, and where such steps have left them.
+MANY_ROWS, SOME_ROWS, FEW_ROWS = 64, 32, 16
 
 
 class Workspace:
@@ -45,8 +48,7 @@ class Workspace:
     Args:
         network: whose parameter the passes read; it must stay on its device.
         dtype: of the matrix products; None for the parameter's.
-        rows_with_zeros: from how many samples on a ``NativeChain`` passes over what is 0 in them: ``FEW_ROWS`` where it
-            can keep the first layer's weights transposed from one step to the next.
+        rows_with_zeros: from how many samples on a ``NativeChain`` passes over what is 0 in them.
     """
 
     def __init__(self, network: MLP, dtype: torch.dtype | None = None, rows_with_zeros: int = MANY_ROWS) -> None:

@@ -15,7 +15,7 @@ from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
-from mlp_lightning.nn.workspace import FEW_ROWS, MANY_ROWS, Workspace
+from mlp_lightning.nn.workspace import MANY_ROWS, SOME_ROWS, Workspace
 from mlp_lightning.optim import SGD, Muon, UpdateRule
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
@@ -119,7 +119,7 @@ class HandStep:
         needs_gradient = clips or skips or world_size > 1 or accumulate > 1
         needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
         self.adds_to_weights = is_plain and not needs_gradient
-        self.workspace = Workspace(network, dtype_of_products, FEW_ROWS if self.adds_to_weights else MANY_ROWS)
+        self.workspace = Workspace(network, dtype_of_products, SOME_ROWS if self.adds_to_weights else MANY_ROWS)
         self.finiteness = Finiteness(
             self.workspace,
             skips=skips,

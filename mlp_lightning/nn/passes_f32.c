@@ -78,17 +78,23 @@ PART void finish_delta(const float *da, const float *a, float *dz, block_t b, in
         }
 }
 
+static void turn_part(const part_t *p, int back)
+{
+    const sparse_part_t first = first_layer(p);
+    turn(&first, back);
+}
+
 /* Bring the weights of the first layer to where the pass reads them, and find what is not 0 of X. */
 static void prepare_part(const part_t *p)
 {
-    const sparse_part_t first = first_layer(p);
-    if (p->sparse->is_sparse) {
-        find_quads(p->sparse, p->x, p->rows, p->layers->fan_in, p->me, p->all);
-        if (p->sparse->turned->newest == W)
-            turn(&first, 0);
-    } else if (p->sparse->turned->newest == TURNED)
-        turn(&first, 1);
-    wait_for_all(p->all);
+    const sparse_t *s = p->sparse;
+    const int moves = s->turned->newest == (s->is_sparse ? W : TURNED);
+    if (s->is_sparse)
+        find_quads(s, p->x, p->rows, p->layers->fan_in, p->me, p->all);
+    if (moves)
+        turn_part(p, !s->is_sparse);
+    if (moves || s->is_sparse)
+        wait_for_all(p->all);
 }
 
 static void forward_part(const part_t *p)
@@ -214,12 +220,6 @@ double backward_pass(const chain_t *c, const float *x, const float *dlogits, int
     return sum_of_biases(c->layers, c->count, how->descends);
 }
 
-static void turn_back(const part_t *p)
-{
-    const sparse_part_t first = first_layer(p);
-    turn(&first, 1);
-}
-
 void begin_steps(const chain_t *c, const chain_t *other)
 {
     if (c->sparse == NULL)
@@ -235,7 +235,7 @@ void end_steps(const chain_t *c, const chain_t *other, int threads)
     if (c->sparse == NULL)
         return;
     if (c->sparse->turned->newest == TURNED)
-        IN_TEAM(threads, turn_back(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all}));
+        IN_TEAM(threads, turn_part(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all}, 1));
     c->sparse->turned->stays = 0;
     if (other != NULL && other->sparse != NULL)
         other->sparse->turned = other->sparse->own;

@@ -1,5 +1,6 @@
-/* What the passes of a ReLU network share. Each precision's are one parallel region a pass. A thread has some rows of every
-   weight matrix, in all passes the same, which so stay in its cache: it makes their step. */
+/* What the passes of a ReLU network share. Each precision's are one parallel region a pass. A thread has some features of
+   every layer, in all passes the same, whose weights so stay in its cache; where work is shared out (shares.h), a thread
+   that has done its own makes some of another's. */
 #include <math.h>
 
 #include "../native.h"

@@ -1,14 +1,15 @@
 /* The passes in mixed precision, for processors with tile units: operands of products are rounded to bfloat16.
 
    What a layer gives the next has its features as rows and its samples as columns, (H, B), with memory for a multiple of
-   32 of either. A thread makes the features that belong to its rows of the weights, 32 at a time: a strip, which is
-   finished and packed as operand of what comes next while it is in the cache. */
+   32 of either. Threads share out the features, 32 at a time: a strip, which is finished and packed as operand of what
+   comes next while it is in the cache. What a strip comes to does not depend on who makes it. */
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define _GNU_SOURCE
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "passes.h"
+#include "shares.h"
 #include "tiles.h"
 
 #define STRIP 32   /* features, two tiles; also the depth of a tile */
@@ -22,17 +23,11 @@ typedef struct {
     int64_t rows, width; /* B, and up to a multiple of 32 */
     int64_t stride;      /* of rows of z and dz: no power of 2, whose multiples share few lines of the cache */
     int64_t me, all;
+    shares_t shares; /* of the strips of each layer's outputs, then of those whose weights make their step */
 } part_t;
 
-/* The rows of a matrix that a thread has. */
-typedef struct {
-    int64_t first, last;
-} range_t;
-
-static range_t strips_of(const part_t *p, int64_t n)
-{
-    return (range_t){first_of(n, STRIP, p->me, p->all), first_of(n, STRIP, p->me + 1, p->all)};
-}
+/* Runs what follows for strips of layer k's outputs, from feature i on, as the thread comes to them. */
+#define EACH_STRIP(i, p, k) for (int64_t i; (i = STRIP * take(&(p)->shares, k, (p)->me)) >= 0;)
 
 static int64_t two_at_most(int64_t left)
 {
@@ -101,10 +96,9 @@ static void forward_part(const part_t *p)
     pack_samples(p);
     for (int k = 0; k < p->count; k++) {
         const layer_t *l = &p->layers[k];
-        const range_t own = strips_of(p, l->fan_out);
         const int is_last = k == p->count - 1;
         wait_for_all(p->all);
-        for (int64_t i = own.first; i < own.last; i += STRIP) {
+        EACH_STRIP(i, p, k) {
             float *c = (is_last ? l->dz : l->z) + i * p->stride;
             strip_times(l->weight, 0, l->fan_in, i, l->fan_out, l->fan_in, l->input, p, c);
             if (!is_last)
@@ -183,33 +177,32 @@ static void add_to(float *weight, int64_t ldw, const float *c, int64_t rows, int
         }
 }
 
-/* dW of a thread's rows of a layer, and their step. */
-static void weight_part(const layer_t *l, const part_t *p, const descent_t *how)
+/* dW of a layer, and its step. */
+static void weight_part(const part_t *p, int k, const descent_t *how)
 {
+    const layer_t *l = &p->layers[k];
     __attribute__((aligned(64))) float c[STRIP * 2 * SIDE];
     const int64_t tiles = p->width / DEPTH;
-    const range_t own = strips_of(p, l->fan_out);
     float *weight = how->descends ? l->weight : l->dweight;
-    for (int64_t i = own.first; i < own.last; i += STRIP) {
+    EACH_STRIP(i, p, p->count + k) {
         const int64_t rows = least(STRIP, l->fan_out - i);
         for (int64_t j = 0; j < l->fan_in; j += 2 * SIDE) {
             multiply(two_at_most(rows), two_at_most(l->fan_in - j), l->dz_rows + i / SIDE * tiles * WORDS,
                      tiles * WORDS, l->input + j / SIDE * tiles * WORDS, tiles * WORDS, tiles, c, 2 * SIDE, 0);
             add_to(weight + i * l->fan_in + j, l->fan_in, c, rows, l->fan_in - j, how);
         }
-        if (how->adam)
+        if (how->adam) {
             adam_step(how, l->weight + i * l->fan_in, rows * l->fan_in);
+            adam_step(how, l->bias + i, rows);
+        }
     }
-    if (how->adam)
-        adam_step(how, l->bias + own.first, own.last - own.first);
 }
 
 static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
 {
     open_tiles();
     const layer_t *last = &p->layers[p->count - 1];
-    const range_t own = strips_of(p, last->fan_out);
-    for (int64_t i = own.first; i < own.last; i += STRIP) {
+    EACH_STRIP(i, p, p->count - 1) {
         for (int64_t h = i; h < least(i + STRIP, last->fan_out); h++)
             for (int64_t j = 0; j < p->rows; j++)
                 last->dz[h * p->stride + j] = dlogits[j * last->fan_out + h];
@@ -219,9 +212,8 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         pack_input(p, k);
     for (int k = p->count - 1; k > 0; k--) {
         const layer_t *l = &p->layers[k], *before = l - 1;
-        const range_t own = strips_of(p, l->fan_in);
         wait_for_all(p->all);
-        for (int64_t i = own.first; i < own.last; i += STRIP) {
+        EACH_STRIP(i, p, k - 1) {
             strip_times(l->weight, 1, l->fan_in, i, l->fan_in, l->fan_out, l->dz_columns, p, before->dz + i * p->stride);
             finish_delta(before, p, i, before->z, how);
         }
@@ -229,7 +221,7 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
     wait_for_all(p->all); /* all weights have served, and all biases are there */
     if (!how->adam || isfinite(sum_of_biases(p->layers, p->count, 0)))
         for (int k = 0; k < p->count; k++)
-            weight_part(&p->layers[k], p, how);
+            weight_part(p, k, how);
     _tile_release();
 }
 
@@ -240,19 +232,42 @@ int may_use_tiles(void)
     return syscall(SYS_arch_prctl, request, tiles) == 0;
 }
 
+/* Deal out the strips of all layers once, or twice for two passes over them. */
+static void deal_strips(const shares_t *shares, const chain_t *c, int passes)
+{
+    for (int k = 0; k < passes * c->count; k++)
+        deal(shares, k, c->layers[k % c->count].fan_out, STRIP);
+}
+
+static part_t part_of(const chain_t *c, const float *x, int64_t rows, int64_t me, int64_t all, shares_t shares)
+{
+    const int64_t width = tiles_of(rows, DEPTH) * DEPTH;
+    return (part_t){c->layers, c->count, x, rows, width, width + SIDE, me, all, shares};
+}
+
 /* As forward_pass and backward_pass. */
 const float *forward_pass_bf16(const chain_t *c, const float *x, int64_t rows, int threads)
 {
-    const int64_t width = tiles_of(rows, DEPTH) * DEPTH;
-    IN_TEAM(threads, forward_part(&(part_t){c->layers, c->count, x, rows, width, width + SIDE, me, all}));
+    part_left_t parts[c->count * threads];
+    const shares_t shares = {parts, threads};
+    deal_strips(&shares, c, 1);
+    IN_TEAM(threads, {
+        const part_t part = part_of(c, x, rows, me, all, shares);
+        forward_part(&part);
+    });
     return c->layers[c->count - 1].z;
 }
 
 double backward_pass_bf16(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
                           int threads)
 {
-    const int64_t width = tiles_of(rows, DEPTH) * DEPTH;
-    IN_TEAM(threads, backward_part(&(part_t){c->layers, c->count, x, rows, width, width + SIDE, me, all}, dlogits, how));
+    part_left_t parts[2 * c->count * threads];
+    const shares_t shares = {parts, threads};
+    deal_strips(&shares, c, 2);
+    IN_TEAM(threads, {
+        const part_t part = part_of(c, x, rows, me, all, shares);
+        backward_part(&part, dlogits, how);
+    });
     return sum_of_biases(c->layers, c->count, how->descends);
 }
 #endif

@@ -1,11 +1,12 @@
 /* The passes of a ReLU network in float32, around products of BLAS, which does not divide them. All matrices are row by
    row. Of outputs and deltas a thread has some samples where there are enough for all threads, who then wait for each
-   other less, and else the features that belong to its rows of the weights. */
+   other less, and else the features that belong to its rows of the weights. The steps of all weights are shared out, and
+   so are the outputs of a first layer whose input has zeros. */
 #include "blas.h"
+#include "shares.h"
 #include "sparse_input.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
-#define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
 #define LINE 16           /* floats of a line of the cache, which threads do not share */
 
 /* A pass, as one of its threads knows it. */
@@ -16,6 +17,7 @@ typedef struct {
     sparse_t *sparse;
     const float *x;
     int64_t rows, me, all;
+    shares_t shares; /* of each layer's features */
 } part_t;
 
 /* The samples and the features that a thread makes of a matrix (B, n). */
@@ -43,7 +45,7 @@ static int is_sparse_part(const part_t *p)
     return p->sparse != NULL && p->sparse->is_sparse;
 }
 
-/* The first layer, for passes over what is not 0 of X. */
+/* The first layer, for passes over what is not 0 of X, and the features that the thread has. */
 static sparse_part_t first_layer(const part_t *p)
 {
     const layer_t *l = p->layers;
@@ -97,6 +99,16 @@ static void prepare_part(const part_t *p)
         wait_for_all(p->all);
 }
 
+/* Z of the first layer over what is not 0 of X. */
+static void sparse_forward_part(const part_t *p, float bound)
+{
+    const layer_t *l = p->layers;
+    for (int64_t first; (first = UNIT * take(&p->shares, 0, p->me)) >= 0;) {
+        const sparse_part_t some = {p->sparse, l, p->x, p->rows, first, least(first + UNIT, l->fan_out)};
+        sparse_forward(&some, bound);
+    }
+}
+
 static void forward_part(const part_t *p)
 {
     if (p->sparse != NULL)
@@ -105,8 +117,7 @@ static void forward_part(const part_t *p)
         const layer_t l = p->layers[k];
         const float bound = k < p->count - 1 ? 0 : -INFINITY;
         if (k == 0 && is_sparse_part(p)) {
-            const sparse_part_t first = first_layer(p);
-            sparse_forward(&first, bound);
+            sparse_forward_part(p, bound);
             wait_for_all(p->all);
             continue;
         }
@@ -140,40 +151,31 @@ static void delta_part(const part_t *p, const float *dlogits)
     wait_for_all(p->all);
 }
 
-/* `weight_part` of the first layer over what is not 0 of X. */
-static void sparse_weight_part(const part_t *p, const descent_t *how)
+/* keep times what is there, and share dW, of some features of a layer. */
+static void weight_product(const part_t *p, int k, int64_t first, int64_t last, const descent_t *how)
 {
-    const layer_t *l = p->layers;
-    sparse_part_t some = first_layer(p);
-    const int64_t last = some.last;
-    for (; some.first < last; some.first = some.last) {
-        some.last = least(some.first + UNIT, last);
-        float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
-        sparse_backward(&some, weight, how->share, how->keep);
-        if (how->adam)
-            adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);
-    }
+    const layer_t *l = p->layers + k;
+    float *weight = how->descends ? l->weight : l->dweight;
+    if (k == 0 && is_sparse_part(p)) {
+        const sparse_part_t some = {p->sparse, l, p->x, p->rows, first, last};
+        sparse_backward(&some, how->descends && p->sparse->turned->stays ? NULL : weight, how->share, how->keep);
+    } else
+        product(p->gemm, l->dz + first, 1, l->fan_out, input_of(p, k), 0, l->fan_in, weight + first * l->fan_in,
+                l->fan_in, last - first, l->fan_in, p->rows, how->share, how->keep);
 }
 
-/* dW of a thread's rows of a layer, and their step. */
+/* dW of a layer, and its step: some features of it at a time, which Adam then finds in the cache. */
 static void weight_part(const part_t *p, int k, const descent_t *how)
 {
-    const layer_t l = p->layers[k];
-    const int64_t first = first_of(l.fan_out, LINE, p->me, p->all), last = first_of(l.fan_out, LINE, p->me + 1, p->all);
-    const int64_t rows = how->descends ? last - first : ROWS_AT_ONCE;
-    float *weight = how->descends ? l.weight : l.dweight;
-    if (k == 0 && is_sparse_part(p))
-        sparse_weight_part(p, how);
-    else
-        for (int64_t i = first; i < last; i += rows) {
-            const int64_t count = least(rows, last - i);
-            product(p->gemm, l.dz + i, 1, l.fan_out, input_of(p, k), 0, l.fan_in, weight + i * l.fan_in, l.fan_in, count,
-                    l.fan_in, p->rows, how->share, how->keep);
-            if (how->adam)
-                adam_step(how, l.weight + i * l.fan_in, count * l.fan_in);
+    const layer_t *l = p->layers + k;
+    for (int64_t first; (first = UNIT * take(&p->shares, k, p->me)) >= 0;) {
+        const int64_t last = least(first + UNIT, l->fan_out);
+        weight_product(p, k, first, last, how);
+        if (how->adam) {
+            adam_step(how, l->weight + first * l->fan_in, (last - first) * l->fan_in);
+            adam_step(how, l->bias + first, last - first);
         }
-    if (how->adam)
-        adam_step(how, l.bias + first, last - first);
+    }
 }
 
 static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
@@ -202,7 +204,10 @@ const float *forward_pass(const chain_t *c, const float *x, int64_t rows, int th
         if (!s->turned->stays)
             s->turned->newest = W;
     }
-    IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all}));
+    part_left_t parts[threads];
+    const shares_t shares = {parts, threads};
+    deal(&shares, 0, c->layers->fan_out, UNIT);
+    IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all, shares}));
     if (s != NULL && s->turned->newest == (s->is_sparse ? W : TURNED))
         s->turned->newest = BOTH;
     return c->layers[c->count - 1].z;
@@ -214,7 +219,11 @@ double backward_pass(const chain_t *c, const float *x, const float *dlogits, int
                      int threads)
 {
     sparse_t *s = c->sparse;
-    IN_TEAM(threads, backward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all}, dlogits, how));
+    part_left_t parts[c->count * threads];
+    const shares_t shares = {parts, threads};
+    for (int k = 0; k < c->count; k++)
+        deal(&shares, k, c->layers[k].fan_out, UNIT);
+    IN_TEAM(threads, backward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all, shares}, dlogits, how));
     if (s != NULL && (how->descends || how->adam))
         s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;
     return sum_of_biases(c->layers, c->count, how->descends);
@@ -235,7 +244,7 @@ void end_steps(const chain_t *c, const chain_t *other, int threads)
     if (c->sparse == NULL)
         return;
     if (c->sparse->turned->newest == TURNED)
-        IN_TEAM(threads, turn_part(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all}, 1));
+        IN_TEAM(threads, turn_part(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all, {0}}, 1));
     c->sparse->turned->stays = 0;
     if (other != NULL && other->sparse != NULL)
         other->sparse->turned = other->sparse->own;

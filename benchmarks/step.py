@@ -15,13 +15,12 @@ from steps import FLOOR, STEPS
 from timing import in_turn, ratio, seconds_a_call, spread
 from torch import Tensor
 
-from mlp_lightning.data.loader import GATHERED_ROWS
-from mlp_lightning.training.groups import STEPS_PER_EXECUTION
+from mlp_lightning.training.groups import GROUPED_ROWS, STEPS_PER_EXECUTION
 
 
 def seconds_a_step(steps: Callable[[Tensor, Tensor, int], None], x: Tensor, y: Tensor, at_least: float) -> float:
     """The mean over as many groups as take ``at_least`` seconds."""
-    n = max(1, min(STEPS_PER_EXECUTION - 1, GATHERED_ROWS // len(x)))
+    n = max(1, min(STEPS_PER_EXECUTION - 1, GROUPED_ROWS // len(x)))
     return seconds_a_call(lambda: steps(x, y, n), at_least) / n
 
 

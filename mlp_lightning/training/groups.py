@@ -19,6 +19,8 @@ from mlp_lightning.training.module import MLPModule
 SECONDS_PER_EXECUTION = 0.1
 # Processes that count on each other must not look at clocks.
 STEPS_PER_EXECUTION = 50
+# Samples of minibatches that are handed over together: the fewer of these calls, the less they cost.
+GROUPED_ROWS = 2 * GATHERED_ROWS
 EVERY_STEP_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -155,14 +157,12 @@ class GroupedEpochLoop(_TrainingEpochLoop):
 
     @staticmethod
     def _alike(data_fetcher: _DataFetcher, most: int) -> list[Batch]:
-        """The next minibatches, of as many samples each: no more than are gathered at a time, to keep memory small.
+        """The next minibatches, of as many samples each: no more than ``GROUPED_ROWS``, to keep memory small.
 
         The last minibatch of an epoch, which may be smaller, ends a group, and is none of those before.
         """
         first: Batch = next(data_fetcher)[0]
-        # A GPU's groups cost the processor the less, the fewer they are.
-        rows = GATHERED_ROWS * (2 if first.x.is_cuda else 1)
-        count = min(most, -(-rows // max(1, first.size))) - 1
+        count = min(most, -(-GROUPED_ROWS // max(1, first.size))) - 1
         loader = data_fetcher.combined_loader._iterator
         if data_fetcher.length is None or not isinstance(loader, _MaxSizeCycle) or len(loader.iterators) > 1:
             return [first, *(next(data_fetcher)[0] for _ in range(count))]

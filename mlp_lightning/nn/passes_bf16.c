@@ -177,25 +177,32 @@ static void add_to(float *weight, int64_t ldw, const float *c, int64_t rows, int
         }
 }
 
-/* dW of a layer, and its step. */
-static void weight_part(const part_t *p, int k, const descent_t *how)
+/* Strip i of dW of a layer, and its step. */
+static void weight_strip(const layer_t *l, const part_t *p, int64_t i, const descent_t *how)
 {
-    const layer_t *l = &p->layers[k];
     __attribute__((aligned(64))) float c[STRIP * 2 * SIDE];
-    const int64_t tiles = p->width / DEPTH;
+    const int64_t tiles = p->width / DEPTH, rows = least(STRIP, l->fan_out - i);
     float *weight = how->descends ? l->weight : l->dweight;
-    EACH_STRIP(i, p, p->count + k) {
-        const int64_t rows = least(STRIP, l->fan_out - i);
-        for (int64_t j = 0; j < l->fan_in; j += 2 * SIDE) {
-            multiply(two_at_most(rows), two_at_most(l->fan_in - j), l->dz_rows + i / SIDE * tiles * WORDS,
-                     tiles * WORDS, l->input + j / SIDE * tiles * WORDS, tiles * WORDS, tiles, c, 2 * SIDE, 0);
-            add_to(weight + i * l->fan_in + j, l->fan_in, c, rows, l->fan_in - j, how);
-        }
-        if (how->adam) {
-            adam_step(how, l->weight + i * l->fan_in, rows * l->fan_in);
-            adam_step(how, l->bias + i, rows);
-        }
+    for (int64_t j = 0; j < l->fan_in; j += 2 * SIDE) {
+        multiply(two_at_most(rows), two_at_most(l->fan_in - j), l->dz_rows + i / SIDE * tiles * WORDS, tiles * WORDS,
+                 l->input + j / SIDE * tiles * WORDS, tiles * WORDS, tiles, c, 2 * SIDE, 0);
+        add_to(weight + i * l->fan_in + j, l->fan_in, c, rows, l->fan_in - j, how);
     }
+    if (how->adam) {
+        adam_step(how, l->weight + i * l->fan_in, rows * l->fan_in);
+        adam_step(how, l->bias + i, rows);
+    }
+}
+
+/* dW of all layers, and their step. A thread has made its own strips of all of them before it makes another's. */
+static void weights_part(const part_t *p, const descent_t *how)
+{
+    for (int k = 0; k < p->count; k++)
+        for (int64_t i; (i = STRIP * take_of_part(&p->shares, p->count + k, p->me, 0)) >= 0;)
+            weight_strip(&p->layers[k], p, i, how);
+    for (int k = 0; k < p->count; k++)
+        EACH_STRIP(i, p, p->count + k)
+            weight_strip(&p->layers[k], p, i, how);
 }
 
 static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
@@ -220,8 +227,7 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
     }
     wait_for_all(p->all); /* all weights have served, and all biases are there */
     if (!how->adam || isfinite(sum_of_biases(p->layers, p->count, 0)))
-        for (int k = 0; k < p->count; k++)
-            weight_part(p, k, how);
+        weights_part(p, how);
     _tile_release();
 }
 

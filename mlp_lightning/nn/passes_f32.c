@@ -1,12 +1,13 @@
 /* The passes of a ReLU network in float32, around products of BLAS, which does not divide them. All matrices are row by
    row. Of outputs and deltas a thread has some samples where there are enough for all threads, who then wait for each
-   other less, and else the features that belong to its rows of the weights. The steps of all weights are shared out, and
-   so are the outputs of a first layer whose input has zeros. */
+   other less, and else the features that belong to its rows of the weights. The features of a first layer whose input has
+   zeros are shared out, both its outputs and the steps of its weights. */
 #include "blas.h"
 #include "shares.h"
 #include "sparse_input.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
+#define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
 #define LINE 16           /* floats of a line of the cache, which threads do not share */
 
 /* A pass, as one of its threads knows it. */
@@ -17,7 +18,7 @@ typedef struct {
     sparse_t *sparse;
     const float *x;
     int64_t rows, me, all;
-    shares_t shares; /* of each layer's features */
+    shares_t shares; /* of the first layer's features */
 } part_t;
 
 /* The samples and the features that a thread makes of a matrix (B, n). */
@@ -102,9 +103,9 @@ static void prepare_part(const part_t *p)
 /* Z of the first layer over what is not 0 of X. */
 static void sparse_forward_part(const part_t *p, float bound)
 {
-    const layer_t *l = p->layers;
-    for (int64_t first; (first = UNIT * take(&p->shares, 0, p->me)) >= 0;) {
-        const sparse_part_t some = {p->sparse, l, p->x, p->rows, first, least(first + UNIT, l->fan_out)};
+    sparse_part_t some = first_layer(p);
+    while ((some.first = UNIT * take(&p->shares, 0, p->me)) >= 0) {
+        some.last = least(some.first + UNIT, some.l->fan_out);
         sparse_forward(&some, bound);
     }
 }
@@ -151,35 +152,39 @@ static void delta_part(const part_t *p, const float *dlogits)
     wait_for_all(p->all);
 }
 
-/* keep times what is there, and share dW, of some features of a layer. */
-static void weight_product(const part_t *p, int k, int64_t first, int64_t last, const descent_t *how)
+/* dW of the first layer over what is not 0 of X, and its step. */
+static void sparse_weight_part(const part_t *p, const descent_t *how)
 {
-    const layer_t *l = p->layers + k;
-    float *weight = how->descends ? l->weight : l->dweight;
-    if (k == 0 && is_sparse_part(p)) {
-        const sparse_part_t some = {p->sparse, l, p->x, p->rows, first, last};
-        sparse_backward(&some, how->descends && p->sparse->turned->stays ? NULL : weight, how->share, how->keep);
-    } else
-        product(p->gemm, l->dz + first, 1, l->fan_out, input_of(p, k), 0, l->fan_in, weight + first * l->fan_in,
-                l->fan_in, last - first, l->fan_in, p->rows, how->share, how->keep);
+    sparse_part_t some = first_layer(p);
+    const layer_t *l = some.l;
+    float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
+    while ((some.first = UNIT * take(&p->shares, 0, p->me)) >= 0) {
+        some.last = least(some.first + UNIT, l->fan_out);
+        sparse_backward(&some, weight, how->share, how->keep);
+        if (how->adam)
+            adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);
+    }
 }
 
-/* dW of a layer, and its step: some features of it at a time, which Adam then finds in the cache. */
+/* dW of a thread's rows of a layer, and their step. */
 static void weight_part(const part_t *p, int k, const descent_t *how)
 {
-    const layer_t *l = p->layers + k;
-    for (int64_t first; (first = UNIT * take(&p->shares, k, p->me)) >= 0;) {
-        const int64_t last = least(first + UNIT, l->fan_out);
-        weight_product(p, k, first, last, how);
-        if (how->adam) {
-            adam_step(how, l->weight + first * l->fan_in, (last - first) * l->fan_in);
-            adam_step(how, l->bias + first, last - first);
-        }
+    const layer_t l = p->layers[k];
+    const int64_t first = first_of(l.fan_out, LINE, p->me, p->all), last = first_of(l.fan_out, LINE, p->me + 1, p->all);
+    const int64_t rows = how->descends ? last - first : ROWS_AT_ONCE;
+    float *weight = how->descends ? l.weight : l.dweight;
+    for (int64_t i = first; i < last; i += rows) {
+        const int64_t count = least(rows, last - i);
+        product(p->gemm, l.dz + i, 1, l.fan_out, input_of(p, k), 0, l.fan_in, weight + i * l.fan_in, l.fan_in, count,
+                l.fan_in, p->rows, how->share, how->keep);
+        if (how->adam)
+            adam_step(how, l.weight + i * l.fan_in, count * l.fan_in);
     }
 }
 
 static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
 {
+    const int is_sparse = is_sparse_part(p);
     delta_part(p, dlogits);
     for (int k = 0; k < p->count; k++) {
         const layer_t l = p->layers[k];
@@ -191,8 +196,15 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         if (!isfinite(sum_of_biases(p->layers, p->count, 0)))
             return;
     }
-    for (int k = 0; k < p->count; k++)
+    for (int k = is_sparse; k < p->count; k++)
         weight_part(p, k, how);
+    for (int k = 0; how->adam && k < p->count; k++) {
+        const layer_t l = p->layers[k];
+        const int64_t first = first_of(l.fan_out, LINE, p->me, p->all);
+        adam_step(how, l.bias + first, first_of(l.fan_out, LINE, p->me + 1, p->all) - first);
+    }
+    if (is_sparse) /* last, for what is shared out to even out all that came before */
+        sparse_weight_part(p, how);
 }
 
 /* Z of all layers from X (B, D), with relu between them; the last one's is the logits. */
@@ -219,10 +231,9 @@ double backward_pass(const chain_t *c, const float *x, const float *dlogits, int
                      int threads)
 {
     sparse_t *s = c->sparse;
-    part_left_t parts[c->count * threads];
+    part_left_t parts[threads];
     const shares_t shares = {parts, threads};
-    for (int k = 0; k < c->count; k++)
-        deal(&shares, k, c->layers[k].fan_out, UNIT);
+    deal(&shares, 0, c->layers->fan_out, UNIT);
     IN_TEAM(threads, backward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all, shares}, dlogits, how));
     if (s != NULL && (how->descends || how->adam))
         s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;

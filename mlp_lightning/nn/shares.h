@@ -29,18 +29,25 @@ static inline void deal(const shares_t *s, int work, int64_t n, int64_t unit)
                     units_left(units * i / s->count, units * (i + 1) / s->count));
 }
 
-/* The next unit of a work for thread `me`, or -1 where none is left. */
-static inline int64_t take(const shares_t *s, int work, int64_t me)
+/* The next unit of part i of a work, from its front or from its back, or -1 where none is left. */
+static inline int64_t take_of_part(const shares_t *s, int work, int64_t i, int from_back)
 {
-    for (int64_t i = 0; i < s->count; i++) {
-        _Atomic uint64_t *left = &s->parts[work * s->count + (me + i) % s->count].left;
-        uint64_t seen = atomic_load(left);
-        while (seen >> 32 < (uint32_t)seen) {
-            const uint64_t first = seen >> 32, end = (uint32_t)seen;
-            const uint64_t rest = i == 0 ? units_left(first + 1, end) : units_left(first, end - 1);
-            if (atomic_compare_exchange_weak(left, &seen, rest))
-                return i == 0 ? first : end - 1;
-        }
+    _Atomic uint64_t *left = &s->parts[work * s->count + i].left;
+    uint64_t seen = atomic_load(left);
+    while (seen >> 32 < (uint32_t)seen) {
+        const uint64_t first = seen >> 32, end = (uint32_t)seen;
+        const uint64_t rest = from_back ? units_left(first, end - 1) : units_left(first + 1, end);
+        if (atomic_compare_exchange_weak(left, &seen, rest))
+            return from_back ? end - 1 : first;
     }
     return -1;
+}
+
+/* The next unit of a work for thread `me`: of its own part, then of the others', or -1 where none is left. */
+static inline int64_t take(const shares_t *s, int work, int64_t me)
+{
+    int64_t unit = take_of_part(s, work, me, 0);
+    for (int64_t i = 1; unit < 0 && i < s->count; i++)
+        unit = take_of_part(s, work, (me + i) % s->count, 1);
+    return unit;
 }

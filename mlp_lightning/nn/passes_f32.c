@@ -100,14 +100,13 @@ static void prepare_part(const part_t *p)
         wait_for_all(p->all);
 }
 
-/* Z of the first layer over what is not 0 of X. */
-static void sparse_forward_part(const part_t *p, float bound)
+/* The next features of the first layer that the thread makes; whether there are any. */
+static int take_features(const part_t *p, sparse_part_t *some)
 {
-    sparse_part_t some = first_layer(p);
-    while ((some.first = UNIT * take(&p->shares, 0, p->me)) >= 0) {
-        some.last = least(some.first + UNIT, some.l->fan_out);
-        sparse_forward(&some, bound);
-    }
+    const int64_t unit = take(&p->shares, 0, p->me);
+    some->first = unit * UNIT;
+    some->last = least(some->first + UNIT, some->l->fan_out);
+    return unit >= 0;
 }
 
 static void forward_part(const part_t *p)
@@ -118,7 +117,8 @@ static void forward_part(const part_t *p)
         const layer_t l = p->layers[k];
         const float bound = k < p->count - 1 ? 0 : -INFINITY;
         if (k == 0 && is_sparse_part(p)) {
-            sparse_forward_part(p, bound);
+            for (sparse_part_t some = first_layer(p); take_features(p, &some);)
+                sparse_forward(&some, bound);
             wait_for_all(p->all);
             continue;
         }
@@ -158,8 +158,7 @@ static void sparse_weight_part(const part_t *p, const descent_t *how)
     sparse_part_t some = first_layer(p);
     const layer_t *l = some.l;
     float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
-    while ((some.first = UNIT * take(&p->shares, 0, p->me)) >= 0) {
-        some.last = least(some.first + UNIT, l->fan_out);
+    while (take_features(p, &some)) {
         sparse_backward(&some, weight, how->share, how->keep);
         if (how->adam)
             adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);

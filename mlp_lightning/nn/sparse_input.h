@@ -3,8 +3,8 @@
 
    X is taken by quads, four features side by side. Bits tell the samples in which a quad is not all 0: then Z is the sum
    over quads of four of X times four rows of W', and four rows of dW' are the sum over such samples, both of them some
-   features of the layer at a time, in registers. So the weights are needed transposed, W' (D, H). Steps of plain SGD that
-   follow each other keep them so.
+   features of the layer at a time, in registers. So the weights are needed transposed, in blocks of UNIT features: each of
+   D rows, one after the other. Steps of plain SGD that follow each other keep them so.
 
    A thread makes the features that it has; its own parts of W' and of W become each other without waiting. */
 #include <string.h>
@@ -24,14 +24,14 @@
 #define VECTORS 2
 #endif
 #define WIDE (LANES * VECTORS) /* features at a time */
-#define UNIT 64                /* features are dealt out so to the threads; a row of W' has a multiple of it */
+#define UNIT 64                /* features of a block of W', which are dealt out so to the threads */
+#define AHEAD 8                /* rows of W' from which one is fetched that is not yet needed */
 
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
-typedef vec vec_anywhere __attribute__((aligned(4)));
 
 /* W', from one pass to the next. */
 typedef struct {
-    float *weight; /* (D, H up to a multiple of UNIT) */
+    float *weight; /* (H / UNIT, rounded up, D, UNIT) */
     int stays;     /* whether W changes in these passes alone: then they may leave it in W' */
     enum { W, BOTH, TURNED } newest;
 } turned_t;
@@ -49,12 +49,13 @@ typedef struct {
     const sparse_t *s;
     const layer_t *l;
     const float *x;
-    int64_t rows, first, last; /* B, and the features that the thread has */
+    int64_t rows, first, last; /* B, and the features that the thread has: a multiple of UNIT, but for the last one */
 } sparse_part_t;
 
-static inline int64_t stride_of(const layer_t *l)
+/* Where the first row of W' has a feature. */
+static inline float *turned_of(const sparse_part_t *p, int64_t feature)
 {
-    return (l->fan_out + UNIT - 1) / UNIT * UNIT;
+    return p->s->turned->weight + feature / UNIT * p->l->fan_in * UNIT + feature % UNIT;
 }
 
 /* Whether not all of a quad is 0. */
@@ -95,12 +96,15 @@ static void find_quads(const sparse_t *s, const float *x, int64_t rows, int64_t 
 /* W' of a thread's features from W, or W from it. */
 static void turn(const sparse_part_t *p, int back)
 {
-    const layer_t *l = p->l;
-    float *weight = l->weight + p->first * l->fan_in, *turned = p->s->turned->weight + p->first;
-    if (back)
-        transpose_matrix(turned, stride_of(l), l->fan_in, p->last - p->first, weight, l->fan_in);
-    else
-        transpose_matrix(weight, l->fan_in, p->last - p->first, l->fan_in, turned, stride_of(l));
+    const int64_t width = p->l->fan_in;
+    for (int64_t f = p->first; f < p->last; f += UNIT) {
+        const int64_t features = least(UNIT, p->last - f);
+        float *weight = p->l->weight + f * width, *turned = turned_of(p, f);
+        if (back)
+            transpose_matrix(turned, UNIT, width, features, weight, width);
+        else
+            transpose_matrix(weight, width, features, width, turned, UNIT);
+    }
 }
 
 /* Runs `work` for each sample i whose bit is 1. */
@@ -110,15 +114,23 @@ static void turn(const sparse_part_t *p, int back)
         work;                                                    \
     }
 
-/* Sums += X W' of a group of samples, of WIDE features from `w` on. */
-PART void add_outputs(const uint64_t *bits, const float *x, int64_t width, const float *w, int64_t stride,
-                      vec (*sums)[VECTORS])
+/* Fetch QUAD rows of W' that will be needed. Without it, what is multiplied waits for every quad's. */
+static inline void fetch_ahead(const float *w)
 {
-    for (int64_t j = 0; j < width; j += QUAD, w += QUAD * stride) {
+    for (int q = 0; q < QUAD; q++)
+        for (int v = 0; v < VECTORS; v++)
+            __builtin_prefetch(w + (AHEAD + q) * UNIT + v * LANES, 1);
+}
+
+/* Sums += X W' of a group of samples, of WIDE features from `w` on. */
+PART void add_outputs(const uint64_t *bits, const float *x, int64_t width, const float *w, vec (*sums)[VECTORS])
+{
+    for (int64_t j = 0; j < width; j += QUAD, w += QUAD * UNIT) {
         vec of_quad[QUAD][VECTORS];
         for (int q = 0; q < QUAD; q++)
             for (int v = 0; v < VECTORS; v++)
-                of_quad[q][v] = *(const vec_anywhere *)(w + q * stride + v * LANES);
+                of_quad[q][v] = *(const vec *)(w + q * UNIT + v * LANES);
+        fetch_ahead(w);
         EACH_SAMPLE(i, bits[j / QUAD], {
             const float *x_ij = x + i * width + j;
             vec sum[VECTORS];
@@ -135,13 +147,12 @@ PART void add_outputs(const uint64_t *bits, const float *x, int64_t width, const
 static void sparse_forward(const sparse_part_t *p, float bound)
 {
     const layer_t *l = p->l;
-    const int64_t width = l->fan_in, stride = stride_of(l);
+    const int64_t width = l->fan_in;
     vec sums[GROUP][VECTORS];
     for (int64_t group = 0; group * GROUP < p->rows; group++)
         for (int64_t f = p->first; f < p->last; f += WIDE) {
             memset(sums, 0, sizeof sums);
-            add_outputs(p->s->bits + group * width / QUAD, p->x + group * GROUP * width, width,
-                        p->s->turned->weight + f, stride, sums);
+            add_outputs(p->s->bits + group * width / QUAD, p->x + group * GROUP * width, width, turned_of(p, f), sums);
             for (int64_t i = 0; i < least(GROUP, p->rows - group * GROUP); i++) {
                 const float *sum = (const float *)sums[i];
                 float *z = l->z + (group * GROUP + i) * l->fan_out + f;
@@ -153,15 +164,18 @@ static void sparse_forward(const sparse_part_t *p, float bound)
         }
 }
 
-/* Some rows of share dW' of a group of samples: X' dZ, of WIDE features. */
-PART void sum_gradient(const uint64_t *bits, const float *x, int64_t width, int64_t rows, const vec (*dz)[VECTORS],
-                       float share, float (*to)[WIDE])
+/* Some rows of W' or of memory like it: W' <- keep W' + X' dZ of a group of samples, of WIDE features. */
+PART void add_gradient(const uint64_t *bits, const float *x, int64_t width, int64_t rows, const vec (*dz)[VECTORS],
+                       float keep, float *w)
 {
-    for (int64_t j = 0; j < rows; j += QUAD) {
+    for (int64_t j = 0; j < rows; j += QUAD, w += QUAD * UNIT) {
+        if (bits[j / QUAD] == 0 && keep == 1)
+            continue;
         vec sums[QUAD][VECTORS];
         for (int q = 0; q < QUAD; q++)
             for (int v = 0; v < VECTORS; v++)
                 sums[q][v] = (vec){0};
+        fetch_ahead(w);
         EACH_SAMPLE(i, bits[j / QUAD], {
             const float *x_ij = x + i * width + j;
             for (int q = 0; q < QUAD; q++)
@@ -169,47 +183,53 @@ PART void sum_gradient(const uint64_t *bits, const float *x, int64_t width, int6
                     sums[q][v] += x_ij[q] * dz[i][v];
         })
         for (int q = 0; q < QUAD; q++)
-            for (int v = 0; v < VECTORS; v++)
-                *(vec *)(to[j + q] + v * LANES) = share * sums[q][v];
+            for (int v = 0; v < VECTORS; v++) {
+                vec *to = (vec *)(w + q * UNIT + v * LANES);
+                if (keep == 0) /* what is there may be anything, NaN too */
+                    *to = sums[q][v];
+                else
+                    *to = keep * *to + sums[q][v];
+            }
     }
 }
 
-/* W <- keep W + what is added, of some rows and columns, whose rows are `stride` and `next` apart. */
-PART void add_to(float *w, int64_t stride, const float *added, int64_t next, int64_t rows, int64_t columns, float keep)
+/* keep W or keep dW, and the transpose of what is added. */
+PART void add_transposed(const float (*added)[UNIT], int64_t rows, int64_t features, float keep, float *weight,
+                         int64_t width)
 {
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j++) /* what is not kept may be anything, NaN too */
-            w[i * stride + j] = (keep == 0 ? 0 : keep * w[i * stride + j]) + added[i * next + j];
+    if (keep == 0) {
+        transpose_matrix(added[0], UNIT, rows, features, weight, width);
+        return;
+    }
+    __attribute__((aligned(64))) float turned[WIDE][SIDE];
+    transpose_matrix(added[0], UNIT, rows, features, turned[0], SIDE);
+    for (int64_t h = 0; h < features; h++)
+        for (int64_t j = 0; j < rows; j++)
+            weight[h * width + j] = keep * weight[h * width + j] + turned[h][j];
 }
 
 /* keep times what is there, and share dW of a thread's features: in W' where `weight` is NULL, else in it, W or dW. */
 static void sparse_backward(const sparse_part_t *p, float *weight, float share, float keep)
 {
     const layer_t *l = p->l;
-    const int64_t width = l->fan_in, stride = stride_of(l);
-    vec dz[GROUP][VECTORS];
-    __attribute__((aligned(64))) float sums[SIDE][WIDE], turned[WIDE][SIDE];
+    const int64_t width = l->fan_in;
+    vec dz[GROUP][VECTORS] = {0};
+    __attribute__((aligned(64))) float sums[SIDE][UNIT];
     for (int64_t f = p->first; f < p->last; f += WIDE)
         for (int64_t group = 0; group * GROUP < p->rows; group++) {
             const int64_t features = least(WIDE, p->last - f);
             const uint64_t *bits = p->s->bits + group * width / QUAD;
-            const float kept = group == 0 ? keep : 1;
+            const float *x = p->x + group * GROUP * width, kept = group == 0 ? keep : 1;
             for (int64_t i = 0; i < least(GROUP, p->rows - group * GROUP); i++)
-                memcpy(dz[i], l->dz + (group * GROUP + i) * l->fan_out + f, features * sizeof(float));
-            for (int64_t j = 0; j < width; j += SIDE) {
-                const int64_t rows = least(SIDE, width - j);
-                uint64_t any = 0;
-                for (int64_t q = j / QUAD; q < (j + rows) / QUAD; q++)
-                    any |= bits[q];
-                if (any == 0 && kept == 1)
-                    continue;
-                sum_gradient(bits + j / QUAD, p->x + group * GROUP * width + j, width, rows, dz, share, sums);
-                if (weight == NULL)
-                    add_to(p->s->turned->weight + j * stride + f, stride, sums[0], WIDE, rows, features, kept);
-                else {
-                    transpose_matrix(sums[0], WIDE, rows, features, turned[0], SIDE);
-                    add_to(weight + f * width + j, width, turned[0], SIDE, features, rows, kept);
+                for (int64_t h = 0; h < features; h++)
+                    ((float *)dz[i])[h] = share * l->dz[(group * GROUP + i) * l->fan_out + f + h];
+            if (weight == NULL)
+                add_gradient(bits, x, width, width, dz, kept, turned_of(p, f));
+            else
+                for (int64_t j = 0; j < width; j += SIDE) {
+                    const int64_t rows = least(SIDE, width - j);
+                    add_gradient(bits + j / QUAD, x + j, width, rows, dz, 0, sums[0]);
+                    add_transposed(sums, rows, features, kept, weight + f * width + j, width);
                 }
-            }
         }
 }

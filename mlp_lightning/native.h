@@ -24,7 +24,7 @@ typedef struct {
     const void *product;
     const struct layer *layers;
     int count;
-    struct sparse *sparse; /* NULL where the first layer takes no notice of zeros */
+    struct sparse *sparse; /* of each layer; NULL where zeros are always multiplied */
 } chain_t;
 
 /* The forward pass returns the logits, in memory of the layers. */

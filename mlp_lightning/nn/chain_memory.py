@@ -1,5 +1,6 @@
 """Memory of a ReLU network's passes in C, for minibatches of one size, from a pool."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from mlp_lightning.nn.buffers import BufferPool
 
 # Of mixed precision's memory: rows and columns are a multiple of TILE, and rows of z and dz some entries further apart.
 TILE, GAP = 32, 16
-# Of float32's, to pass over zeros: features side by side, samples of a word of bits, and what W' has a multiple of.
+# Of float32's, to pass over zeros: pixels side by side, samples of a word of bits, and features of a block of W'.
 QUAD, GROUP, UNIT = 4, 64, 64
 
 
@@ -28,12 +29,11 @@ class ChainMemory(NamedTuple):
 
 
 class SparseMemory(NamedTuple):
-    """Memory to pass over zeros: W' of the first layer, and bits of where four features are not all 0."""
+    """A layer's memory to pass over zeros of its input: W', and bits of where so many features are not all 0."""
 
     weight: Tensor
     bits: Tensor
-    # For it to pay.
-    enough_rows: int
+    quad: int
 
 
 def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemory:
@@ -59,18 +59,24 @@ def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemo
     )
 
 
-def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int], enough_rows: int) -> SparseMemory | None:
-    """Memory to pass over the zeros of a minibatch of float32, as ``sparse_input.h`` says; None where it does not.
+def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> list[SparseMemory | None]:
+    """Memory to pass over the zeros of each layer's input, as ``sparse_input.h`` says; None for those that never do.
+
+    These are a first layer whose features are no whole quads, and later ones that have less than a block of features.
 
     Args:
         pool: whose memory it is.
         rows: B.
         sizes: of the layers, input and logits included.
-        enough_rows: for it to pay.
     """
-    if sizes[0] % QUAD:
-        return None
-    quads, groups = sizes[0] // QUAD, -(-rows // GROUP)
-    (turned,) = pool.rows("first layer, transposed", sizes[0], [-(-sizes[1] // UNIT) * UNIT], torch.float32)
-    (bits,) = pool.rows("bits of quads", groups, [quads], torch.int64)
-    return SparseMemory(turned, bits, enough_rows)
+    memory: list[SparseMemory | None] = []
+    for k, (width, features) in enumerate(itertools.pairwise(sizes)):
+        quad = 1 if k else QUAD
+        if width % quad or (k and features < UNIT):
+            memory.append(None)
+            continue
+        blocks, quads, groups = -(-features // UNIT), width // quad, -(-rows // GROUP)
+        (turned,) = pool.rows(f"turned weight of layer {k}", blocks, [width * UNIT], torch.float32)
+        (bits,) = pool.rows(f"bits of layer {k}", groups, [quads], torch.int64)
+        memory.append(SparseMemory(turned, bits, quad))
+    return memory

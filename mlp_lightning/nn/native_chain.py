@@ -50,7 +50,7 @@ class _Sparse(ctypes.Structure):
 
     _fields_ = (
         *((name, POINTER) for name in ("own", "turned", "bits")),
-        ("enough_rows", SIZE),
+        *((name, SIZE) for name in ("quad", "enough_rows")),
         ("is_sparse", COUNT),
     )
 
@@ -67,13 +67,20 @@ class NativeChain:
     Args:
         layers: of the network, float32.
         memory: for minibatches of one size; with operands in bfloat16 for mixed precision.
-        sparse: to pass over the zeros of X in float32; None not to.
+        sparse: of each layer, to pass over the zeros of its input in float32.
+        enough_rows: for it to pay.
 
     Raises:
         ValueError: ``has_chain`` is false.
     """
 
-    def __init__(self, layers: Sequence[Layer], memory: ChainMemory, sparse: SparseMemory | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        memory: ChainMemory,
+        sparse: Sequence[SparseMemory | None] = (),
+        enough_rows: int = 0,
+    ) -> None:
         self._is_mixed = bool(memory.input)
         functions, product = library(), _product(self._is_mixed)
         if functions is None or product is None:
@@ -93,11 +100,14 @@ class NativeChain:
             for name, tensor in {**layer._asdict(), **{name: tensors[k] for name, tensors in kinds.items()}}.items():
                 setattr(struct, name, tensor.data_ptr())
         self._chain = _Chain(product, ctypes.addressof(self._structs), len(layers), None)
-        if sparse is not None:
-            self._turned = _Turned(sparse.weight.data_ptr())
-            turned = ctypes.addressof(self._turned)
-            self._of_zeros = _Sparse(turned, turned, sparse.bits.data_ptr(), sparse.enough_rows)
+        if not self._is_mixed:
+            self._turned, self._of_zeros = (_Turned * len(layers))(), (_Sparse * len(layers))()
             self._chain.sparse = ctypes.addressof(self._of_zeros)
+            for own, struct, of_layer in zip(self._turned, self._of_zeros, sparse, strict=True):
+                struct.own = struct.turned = ctypes.addressof(own)
+                if of_layer is not None:
+                    own.weight, struct.bits = of_layer.weight.data_ptr(), of_layer.bits.data_ptr()
+                    struct.quad, struct.enough_rows = of_layer.quad, enough_rows
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits of X ``(B, D)``."""

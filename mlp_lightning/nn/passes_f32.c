@@ -1,10 +1,10 @@
 /* The passes of a ReLU network in float32, around products of BLAS, which does not divide them. All matrices are row by
    row. Of outputs and deltas a thread has some samples where there are enough for all threads, who then wait for each
-   other less, and else the features that belong to its rows of the weights. The features of a first layer whose input has
-   zeros are shared out, both its outputs and the steps of its weights. */
+   other less, and else the features that belong to its rows of the weights. Of a layer whose input is mostly 0 the features
+   are shared out, both its outputs and the steps of its weights. */
 #include "blas.h"
 #include "shares.h"
-#include "sparse_input.h"
+#include "sparse_products.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
 #define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
@@ -15,10 +15,10 @@ typedef struct {
     const void *gemm;
     const layer_t *layers;
     int count;
-    sparse_t *sparse;
+    sparse_t *sparse; /* of each layer */
     const float *x;
     int64_t rows, me, all;
-    shares_t shares; /* of the first layer's features */
+    shares_t shares; /* of each layer's features */
 } part_t;
 
 /* The samples and the features that a thread makes of a matrix (B, n). */
@@ -41,22 +41,23 @@ static block_t block_of(const part_t *p, int64_t n)
     return (block_t){0, p->rows, column, first_of(n, LINE, p->me + 1, p->all) - column};
 }
 
-static int is_sparse_part(const part_t *p)
-{
-    return p->sparse != NULL && p->sparse->is_sparse;
-}
-
-/* The first layer, for passes over what is not 0 of X, and the features that the thread has. */
-static sparse_part_t first_layer(const part_t *p)
-{
-    const layer_t *l = p->layers;
-    return (sparse_part_t){p->sparse, l, p->x, p->rows, first_of(l->fan_out, UNIT, p->me, p->all),
-                           first_of(l->fan_out, UNIT, p->me + 1, p->all)};
-}
-
 static const float *input_of(const part_t *p, int k)
 {
     return k > 0 ? p->layers[k - 1].z : p->x;
+}
+
+/* A layer, for passes over what is not 0 of its input, and the features that the thread has. */
+static sparse_part_t sparse_layer(const part_t *p, int k)
+{
+    const layer_t *l = p->layers + k;
+    return (sparse_part_t){p->sparse + k, l, input_of(p, k), p->rows, first_of(l->fan_out, UNIT, p->me, p->all),
+                           first_of(l->fan_out, UNIT, p->me + 1, p->all)};
+}
+
+/* Whether it may depend on the minibatch if zeros are multiplied. */
+static int may_be_sparse(const part_t *p, int k)
+{
+    return p->sparse[k].quad > 0 && p->rows >= p->sparse[k].enough_rows;
 }
 
 /* Z + b of some rows and columns, and nothing below `bound`. NaN stays. */
@@ -81,55 +82,74 @@ PART void finish_delta(const float *da, const float *a, float *dz, block_t b, in
         }
 }
 
-static void turn_part(const part_t *p, int back)
+/* Bring the weights of a layer, whose whole input is there, to where the pass reads them, and find what is not 0 of the
+   input; whether there is little. All threads come to the same answer. */
+static int prepare_layer(const part_t *p, int k)
 {
-    const sparse_part_t first = first_layer(p);
-    turn(&first, back);
-}
-
-/* Bring the weights of the first layer to where the pass reads them, and find what is not 0 of X. */
-static void prepare_part(const part_t *p)
-{
-    const sparse_t *s = p->sparse;
-    const int moves = s->turned->newest == (s->is_sparse ? W : TURNED);
-    if (s->is_sparse)
-        find_quads(s, p->x, p->rows, p->layers->fan_in, p->me, p->all);
+    sparse_t *s = p->sparse + k;
+    const sparse_part_t own = sparse_layer(p, k);
+    const int sparse = is_sparse(&own), moves = s->quad > 0 && s->turned->newest == (sparse ? W : TURNED);
+    if (p->me == 0)
+        s->is_sparse = sparse;
+    if (sparse)
+        find_quads(&own, p->me, p->all);
     if (moves)
-        turn_part(p, !s->is_sparse);
-    if (moves || s->is_sparse)
+        turn(&own, !sparse);
+    if (moves || sparse)
         wait_for_all(p->all);
+    return sparse;
 }
 
-/* The next features of the first layer that the thread makes; whether there are any. */
-static int take_features(const part_t *p, sparse_part_t *some)
+/* The next features of a layer that the thread makes; whether there are any. */
+static int take_features(const part_t *p, int k, sparse_part_t *some)
 {
-    const int64_t unit = take(&p->shares, 0, p->me);
+    const int64_t unit = take(&p->shares, k, p->me);
     some->first = unit * UNIT;
     some->last = least(some->first + UNIT, some->l->fan_out);
     return unit >= 0;
 }
 
+/* Z + b of a thread's part of a layer, and nothing below `bound`, of all of its input. */
+static void dense_outputs(const part_t *p, int k, float bound)
+{
+    const layer_t l = p->layers[k];
+    const block_t b = block_of(p, l.fan_out);
+    const int64_t first = b.row * l.fan_out + b.column;
+    product(p->gemm, input_of(p, k) + b.row * l.fan_in, 0, l.fan_in, l.weight + b.column * l.fan_in, 1, l.fan_in,
+            l.z + first, l.fan_out, b.rows, b.columns, l.fan_in, 1, 0);
+    finish_output(l.z + first, l.bias + b.column, b, l.fan_out, bound);
+}
+
 static void forward_part(const part_t *p)
 {
-    if (p->sparse != NULL)
-        prepare_part(p);
+    int is_whole = 1; /* whether all of the input is there */
     for (int k = 0; k < p->count; k++) {
-        const layer_t l = p->layers[k];
         const float bound = k < p->count - 1 ? 0 : -INFINITY;
-        if (k == 0 && is_sparse_part(p)) {
-            for (sparse_part_t some = first_layer(p); take_features(p, &some);)
-                sparse_forward(&some, bound);
+        if (!is_whole && (!has_samples(p) || may_be_sparse(p, k))) {
             wait_for_all(p->all);
+            is_whole = 1;
+        }
+        if (!prepare_layer(p, k)) {
+            dense_outputs(p, k, bound);
+            is_whole = 0;
             continue;
         }
-        const block_t b = block_of(p, l.fan_out);
-        const int64_t first = b.row * l.fan_out + b.column;
-        product(p->gemm, input_of(p, k) + b.row * l.fan_in, 0, l.fan_in, l.weight + b.column * l.fan_in, 1, l.fan_in,
-                l.z + first, l.fan_out, b.rows, b.columns, l.fan_in, 1, 0);
-        finish_output(l.z + first, l.bias + b.column, b, l.fan_out, bound);
-        if (!has_samples(p) && k < p->count - 1)
+        for (sparse_part_t some = sparse_layer(p, k); take_features(p, k, &some);)
+            sparse_forward(&some, bound);
+        if (k < p->count - 1)
             wait_for_all(p->all);
     }
+}
+
+/* dZ of a thread's part of the layer before, of all of that layer's outputs. */
+static void dense_deltas(const part_t *p, int k)
+{
+    const layer_t l = p->layers[k], before = p->layers[k - 1];
+    const block_t b = block_of(p, l.fan_in);
+    const int64_t first = b.row * l.fan_in + b.column;
+    product(p->gemm, l.dz + b.row * l.fan_out, 0, l.fan_out, l.weight + b.column, 0, l.fan_in, before.dz + first,
+            l.fan_in, b.rows, b.columns, l.fan_out, 1, 0);
+    finish_delta(before.dz + first, before.z + first, before.dz + first, b, l.fan_in);
 }
 
 /* dZ of all layers. A layer's weights have served once the layer before has its dA. */
@@ -139,26 +159,31 @@ static void delta_part(const part_t *p, const float *dlogits)
     const block_t b = block_of(p, l.fan_out);
     const int64_t first = b.row * l.fan_out + b.column;
     finish_delta(dlogits + first, NULL, l.dz + first, b, l.fan_out);
+    int by_samples = has_samples(p); /* whether a thread has all that it needs of some */
     for (int k = p->count - 1; k > 0; k--) {
-        const layer_t l = p->layers[k], before = p->layers[k - 1];
-        const block_t b = block_of(p, l.fan_in);
-        const int64_t first = b.row * l.fan_in + b.column;
-        if (!has_samples(p))
+        const int sparse = p->sparse[k].is_sparse;
+        if (!by_samples || sparse)
             wait_for_all(p->all);
-        product(p->gemm, l.dz + b.row * l.fan_out, 0, l.fan_out, l.weight + b.column, 0, l.fan_in, before.dz + first,
-                l.fan_in, b.rows, b.columns, l.fan_out, 1, 0);
-        finish_delta(before.dz + first, before.z + first, before.dz + first, b, l.fan_in);
+        by_samples = has_samples(p) && !sparse;
+        if (!sparse) {
+            dense_deltas(p, k);
+            continue;
+        }
+        const sparse_part_t layer = sparse_layer(p, k);
+        const int64_t width = layer.l->fan_in;
+        sparse_deltas(&layer, p->layers[k - 1].dz, first_of(width, LINE, p->me, p->all),
+                      first_of(width, LINE, p->me + 1, p->all));
     }
     wait_for_all(p->all);
 }
 
-/* dW of the first layer over what is not 0 of X, and its step. */
-static void sparse_weight_part(const part_t *p, const descent_t *how)
+/* dW of the features of a layer that the thread comes to, over what is not 0 of its input, and its step. */
+static void sparse_weight_part(const part_t *p, int k, const descent_t *how)
 {
-    sparse_part_t some = first_layer(p);
+    sparse_part_t some = sparse_layer(p, k);
     const layer_t *l = some.l;
     float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
-    while (take_features(p, &some)) {
+    while (take_features(p, k, &some)) {
         sparse_backward(&some, weight, how->share, how->keep);
         if (how->adam)
             adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);
@@ -183,7 +208,6 @@ static void weight_part(const part_t *p, int k, const descent_t *how)
 
 static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
 {
-    const int is_sparse = is_sparse_part(p);
     delta_part(p, dlogits);
     for (int k = 0; k < p->count; k++) {
         const layer_t l = p->layers[k];
@@ -195,32 +219,38 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         if (!isfinite(sum_of_biases(p->layers, p->count, 0)))
             return;
     }
-    for (int k = is_sparse; k < p->count; k++)
-        weight_part(p, k, how);
+    for (int k = 0; k < p->count; k++)
+        if (!p->sparse[k].is_sparse)
+            weight_part(p, k, how);
     for (int k = 0; how->adam && k < p->count; k++) {
         const layer_t l = p->layers[k];
         const int64_t first = first_of(l.fan_out, LINE, p->me, p->all);
         adam_step(how, l.bias + first, first_of(l.fan_out, LINE, p->me + 1, p->all) - first);
     }
-    if (is_sparse) /* last, for what is shared out to even out all that came before */
-        sparse_weight_part(p, how);
+    for (int k = p->count - 1; k >= 0; k--) /* last, for what is shared out to even out all that came before */
+        if (p->sparse[k].is_sparse)
+            sparse_weight_part(p, k, how);
+}
+
+static void deal_features(const chain_t *c, const shares_t *shares)
+{
+    for (int k = 0; k < c->count; k++)
+        deal(shares, k, c->layers[k].fan_out, UNIT);
 }
 
 /* Z of all layers from X (B, D), with relu between them; the last one's is the logits. */
 const float *forward_pass(const chain_t *c, const float *x, int64_t rows, int threads)
 {
-    sparse_t *s = c->sparse;
-    if (s != NULL) {
-        s->is_sparse = rows >= s->enough_rows && is_sparse(x, rows, c->layers->fan_in);
+    part_left_t parts[c->count * threads];
+    const shares_t shares = {parts, threads};
+    deal_features(c, &shares);
+    for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
         if (!s->turned->stays)
             s->turned->newest = W;
-    }
-    part_left_t parts[threads];
-    const shares_t shares = {parts, threads};
-    deal(&shares, 0, c->layers->fan_out, UNIT);
-    IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all, shares}));
-    if (s != NULL && s->turned->newest == (s->is_sparse ? W : TURNED))
-        s->turned->newest = BOTH;
+    IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, c->sparse, x, rows, me, all, shares}));
+    for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
+        if (s->turned->newest == (s->is_sparse ? W : TURNED))
+            s->turned->newest = BOTH;
     return c->layers[c->count - 1].z;
 }
 
@@ -229,33 +259,44 @@ const float *forward_pass(const chain_t *c, const float *x, int64_t rows, int th
 double backward_pass(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
                      int threads)
 {
-    sparse_t *s = c->sparse;
-    part_left_t parts[threads];
+    part_left_t parts[c->count * threads];
     const shares_t shares = {parts, threads};
-    deal(&shares, 0, c->layers->fan_out, UNIT);
-    IN_TEAM(threads, backward_part(&(part_t){c->product, c->layers, c->count, s, x, rows, me, all, shares}, dlogits, how));
-    if (s != NULL && (how->descends || how->adam))
-        s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;
+    deal_features(c, &shares);
+    IN_TEAM(threads,
+            backward_part(&(part_t){c->product, c->layers, c->count, c->sparse, x, rows, me, all, shares}, dlogits, how));
+    for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
+        if (how->descends || how->adam)
+            s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;
     return sum_of_biases(c->layers, c->count, how->descends);
 }
 
 void begin_steps(const chain_t *c, const chain_t *other)
 {
-    if (c->sparse == NULL)
-        return;
-    c->sparse->turned->newest = W;
-    c->sparse->turned->stays = 1;
-    if (other != NULL && other->sparse != NULL)
-        other->sparse->turned = c->sparse->turned;
+    for (int k = 0; c->sparse != NULL && k < c->count; k++) {
+        c->sparse[k].turned->newest = W;
+        c->sparse[k].turned->stays = 1;
+        if (other != NULL && other->sparse != NULL)
+            other->sparse[k].turned = c->sparse[k].turned;
+    }
+}
+
+static void turn_back(const part_t *p)
+{
+    for (int k = 0; k < p->count; k++) {
+        const sparse_part_t own = sparse_layer(p, k);
+        if (own.s->turned->newest == TURNED)
+            turn(&own, 1);
+    }
 }
 
 void end_steps(const chain_t *c, const chain_t *other, int threads)
 {
     if (c->sparse == NULL)
         return;
-    if (c->sparse->turned->newest == TURNED)
-        IN_TEAM(threads, turn_part(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all, {0}}, 1));
-    c->sparse->turned->stays = 0;
-    if (other != NULL && other->sparse != NULL)
-        other->sparse->turned = other->sparse->own;
+    IN_TEAM(threads, turn_back(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all, {0}}));
+    for (int k = 0; k < c->count; k++) {
+        c->sparse[k].turned->stays = 0;
+        if (other != NULL && other->sparse != NULL)
+            other->sparse[k].turned = other->sparse[k].own;
+    }
 }

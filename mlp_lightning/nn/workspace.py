@@ -151,7 +151,8 @@ class Workspace:
             return NativeChain(self._own_layers, mixed_memory(self._pool, rows, sizes))
         dlogits = self._pool.rows("dz of the logits", rows, sizes[-1:], self.dtype)
         memory = ChainMemory(buffers.z, [*buffers.da, *dlogits])
-        return NativeChain(self._own_layers, memory, sparse_memory(self._pool, rows, sizes, self._rows_with_zeros))
+        sparse = sparse_memory(self._pool, rows, sizes)
+        return NativeChain(self._own_layers, memory, sparse, self._rows_with_zeros)
 
     def _dropped(self, k: int, a: Tensor) -> Tensor:
         mask = self._masks[k]

@@ -77,19 +77,20 @@ def test_bits_do_not_depend_on_which_thread_makes_what(dtype, descends):
 
     BLAS is not asked for the same bits from other parts of a matrix: in float32 it is the products without zeros.
     """
-    sizes = (40, 700, 300, 4) if dtype else (40, 700)
-    x, dlogits = minibatch(70, sizes)
+    sizes = (40, 700, 300, 4) if dtype else (40, 700, 300, 70)
+    x, dlogits = minibatch(150, sizes)
     x = with_zeros(x)
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 5, 5, 5):
             torch.set_num_threads(threads)
-            net = network(sizes)
+            net = network(sizes) if dtype else quiet(network(sizes), x)
             workspace = Workspace(net, dtype)
             for _ in range(4):
                 found.append(workspace.forward(x).clone())
+                assert dtype or passes_over_zeros(workspace, x) == [True] * 3
                 if descends:
-                    workspace.descend(dlogits, share=-0.1, keep=0.9, keep_bias=1.0)
+                    workspace.descend(dlogits, share=-0.001, keep=0.99, keep_bias=1.0)
                 else:
                     workspace.write_gradients(dlogits)
             found.append(torch.cat([net.flat.detach(), net.flat_grad]))
@@ -97,6 +98,32 @@ def test_bits_do_not_depend_on_which_thread_makes_what(dtype, descends):
         torch.set_num_threads(before)
     first, *others = (found[i : i + 5] for i in range(0, len(found), 5))
     assert all(torch.equal(*pair) for other in others for pair in zip(first, other, strict=True))
+
+
+@needs_chain
+@pytest.mark.parametrize("answering", [(0.08, 0.6, 0.08), (0.6, 0.08, 0.6)], ids=str)
+def test_layers_with_zeros_and_without_wait_for_each_other(answering):
+    """Where there are samples enough for all threads, each does its own, but for layers whose input is mostly 0."""
+    sizes = (40, 130, 200, 300, 4)
+    x, dlogits = minibatch(340, sizes)
+    net = quiet(network(sizes), x, *answering)
+    expected, gradients = oracle(net, x, dlogits, None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        workspace = Workspace(net)
+        for _ in range(20):
+            # What an earlier pass left must not do for what is not there yet.
+            workspace.forward(torch.zeros_like(x))
+            workspace.write_gradients(torch.zeros_like(dlogits))
+            close(workspace.forward(x), expected, None)
+            assert passes_over_zeros(workspace, x) == [False, *(share < 0.2 for share in answering[:2]), False]
+            workspace.write_gradients(dlogits)
+            for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
+                close(layer.dweight, dweight, None)
+                close(layer.dbias, dbias, None)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
@@ -194,9 +221,19 @@ def with_zeros(x, share=0.2, seed=3):
     return x * quads.repeat_interleave(4, 1)
 
 
+def quiet(net, x, *shares):
+    """Let so large a share of each hidden layer's units answer to X, by their biases; few where none is given."""
+    for layer, share in zip(net.layers[:-1], shares or [0.08] * len(net.layers), strict=False):
+        z = x @ layer.weight.T
+        layer.bias.detach().copy_(-z.quantile(1 - share, 0))
+        x = (z + layer.bias).relu()
+    return net
+
+
 def passes_over_zeros(workspace, x):
+    """Of each layer, whether it passed over the zeros of its input."""
     (chain,) = (chain for *_, chain in workspace._chains.values() if chain._x is x)
-    return chain._sparse is not None and bool(chain._of_zeros.is_sparse)
+    return [bool(layer.is_sparse) for layer in chain._of_zeros]
 
 
 @needs_chain
@@ -211,7 +248,29 @@ def test_what_is_0_in_the_input_is_passed_over(rows, sizes, threads):
     expected, gradients = oracle(net, x, dlogits, None)
     workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
     close(workspace.forward(x), expected, None)
-    assert passes_over_zeros(workspace, x)
+    assert passes_over_zeros(workspace, x)[0]
+    check_gradients_and_a_step(workspace, x, dlogits, gradients)
+
+
+@needs_chain
+@pytest.mark.parametrize("sizes", [(6, 90, 64, 3), (40, 130, 200, 70), (8, 50, 300, 65, 4)], ids=str)
+@pytest.mark.parametrize("rows", [32, 64, 130, 300])
+@pytest.mark.parametrize("zeros_in_x", [False, True])
+def test_what_relu_leaves_is_passed_over(rows, sizes, zeros_in_x, threads):
+    x, dlogits = minibatch(rows, sizes)
+    if zeros_in_x and sizes[0] % 4 == 0:
+        x = with_zeros(x)
+    net = quiet(network(sizes), x)
+    expected, gradients = oracle(net, x, dlogits, None)
+    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    close(workspace.forward(x), expected, None)
+    assert passes_over_zeros(workspace, x)[1:] == [features >= 64 for features in sizes[2:]]
+    check_gradients_and_a_step(workspace, x, dlogits, gradients)
+
+
+def check_gradients_and_a_step(workspace, x, dlogits, gradients):
+    """After a pass, of which these are the gradients by an oracle."""
+    net = workspace.network
     net.flat_grad.fill_(float("nan"))
     workspace.write_gradients(dlogits)
     for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
@@ -233,7 +292,17 @@ def test_where_it_would_not_pay_zeros_are_multiplied(sizes, rows, share):
     workspace, (x, _) = Workspace(network(sizes), rows_with_zeros=FEW_ROWS), minibatch(rows, sizes)
     x = with_zeros(x, share) if sizes[0] % 4 == 0 else torch.zeros_like(x)
     workspace.forward(x)
-    assert not passes_over_zeros(workspace, x)
+    assert passes_over_zeros(workspace, x) == [False, False]
+
+
+@needs_chain
+@pytest.mark.parametrize(("features", "rows", "share"), [(70, 64, 0.4), (70, 15, 0.1), (60, 64, 0.1)])
+def test_where_it_would_not_pay_what_relu_leaves_is_multiplied(features, rows, share):
+    sizes = (20, 150, features)
+    x, _ = minibatch(rows, sizes)
+    workspace = Workspace(quiet(network(sizes), x, share), rows_with_zeros=FEW_ROWS)
+    workspace.forward(x)
+    assert passes_over_zeros(workspace, x) == [False, False]
 
 
 @needs_chain

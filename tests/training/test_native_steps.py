@@ -110,14 +110,26 @@ def test_validation_samples_are_evaluated_after_each_step(rule, dtype, threads):
 @pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
 @pytest.mark.parametrize("evaluated_rows", [40, 9])
 @pytest.mark.parametrize("rule", ["sgd", "sgd, decay", "adam"])
-def test_minibatches_with_zeros_and_without_take_turns(rule, evaluated_rows, threads):
+@pytest.mark.parametrize("where", ["the input", "a hidden layer"])
+def test_minibatches_with_zeros_and_without_take_turns(where, rule, evaluated_rows, threads):
     """Weights that stay transposed from step to step are given back to whoever reads them straight."""
     batches = with_validation(minibatches(samples=100), evaluated_rows)
-    for k in (0, 1, 3):
-        batches[k].x[:, 4:] = 0
-    for k in (1, 2):
-        batches[k].val_x[:, :8] = 0
     together, one_by_one = (make(rule) for _ in range(2))
+    if where == "the input":
+        for k in (0, 1, 4):
+            batches[k].x[:, 4:] = 0
+        for k in (1, 2):
+            batches[k].val_x[:, :8] = 0
+    else:
+        for step in (together, one_by_one):
+            step.network.layers[0].bias.detach().fill_(-1.0)
+        # The larger the input, the more units answer.
+        for k in (0, 1, 4):
+            batches[k].x.mul_(0.8)
+        for k in (2, 3):
+            batches[k].x.mul_(4.0)
+        for k in (0, 2):
+            batches[k].val_x.mul_(4.0)
     found = list(together.make_many(batches, RATES, 0, Evaluator(Workspace(together.network, None, 16), together.loss)))
     workspace, loss = Workspace(one_by_one.network, None, 16), one_by_one.loss
     for several, batch, lr in zip(found, batches, RATES, strict=True):

@@ -12,7 +12,7 @@
 
 #define QUAD 4         /* of pixels */
 #define GROUP 64       /* samples that a word has bits of, and whose Z or dZ stay in the first cache */
-#define SEEN 8         /* one sample in so many tells how many quads are all 0 */
+#define SEEN 8         /* so many samples, or few more, tell how many quads are all 0 */
 #define MOST_QUADS 0.5 /* that are not all 0, for it to pay */
 #define MOST_ONES 0.25 /* the same of quads of one feature */
 
@@ -94,14 +94,14 @@ PART void set_quads(int64_t quad, uint64_t *restrict bits, const float *restrict
         set_bits(1, bits, x, quads, i);
 }
 
-/* Whether few of a minibatch's quads are not all 0, by what every eighth of its samples says. */
+/* Whether few of a minibatch's quads are not all 0, by what some of its samples say. */
 static int is_sparse(const sparse_part_t *p)
 {
     const int64_t width = p->l->fan_in, quad = p->s->quad;
     int64_t count = 0, all = 0;
     if (quad == 0 || p->rows < p->s->enough_rows)
         return 0;
-    for (int64_t i = 0; i < p->rows; i += SEEN, all += width / quad)
+    for (int64_t i = 0; i < p->rows; i += p->rows < SEEN ? 1 : p->rows / SEEN, all += width / quad)
         count += quad == QUAD ? count_quads(QUAD, p->x + i * width, width) : count_quads(1, p->x + i * width, width);
     return count < all * (quad == QUAD ? MOST_QUADS : MOST_ONES);
 }

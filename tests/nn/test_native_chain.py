@@ -9,8 +9,9 @@ import torch
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.native_chain import has_chain
 from mlp_lightning.nn.training_pass import TrainingPass
-from mlp_lightning.nn.workspace import FEW_ROWS, Workspace
+from mlp_lightning.nn.workspace import Workspace
 
+FEW_ROWS = 16  # from which on zeros are passed over here
 SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2), (1100, 70, 2)]
 needs_chain = pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
 

@@ -1,4 +1,4 @@
-"""The results as one Markdown table: a row for each contender, with its times as multiples of ``fit``'s."""
+"""The results as Markdown tables: a row for each contender, with its times as multiples of ``fit``'s; and how cost grows."""
 
 import statistics
 from typing import Any
@@ -18,7 +18,7 @@ def rows(results: Results, name: str) -> Rows:
 
 
 def markdown(results: Results) -> str:
-    """The table, the notebook's method below it, and where and when all was measured."""
+    """The tables, the notebook's method between them, and where and when all was measured."""
     columns: dict[str, dict[str, str]] = {}
     for row in rows(results, "epoch"):
         cell = _seconds(row) if row["name"] == FIT else str(Spread(*row["ratio"]))
@@ -35,9 +35,25 @@ def markdown(results: Results) -> str:
         for row in rows(results, "notebook")
         if row["name"] == "sample by sample"
     ]
+    lines += growth(rows(results, "growth"))
     for name, result in results.items():
         lines.append(f"- {name}.py: {result['machine']}, {result['date']}")
     return "\n".join(lines)
+
+
+def growth(found: Rows) -> list[str]:
+    """A row for each thing that grows, with the slopes of the multiply-adds and of each step's time; nothing without any."""
+    if not found:
+        return []
+    names = dict.fromkeys(row["name"] for row in found)
+    cells: dict[str, dict[str, str]] = {}
+    for row in found:
+        what = cells.setdefault(row["growing"], {"multiply-adds": f"{row['expected']:.2f}"})
+        what[row["name"]] = f"{row['slope']:.2f}"
+    columns = ["multiply-adds", *names]
+    lines = [f"| slope over | {' | '.join(columns)} |", f"| - {'| - ' * len(columns)}|"]
+    lines += [f"| {what} | {' | '.join(of.get(name, '') for name in columns)} |" for what, of in cells.items()]
+    return [*lines, ""]
 
 
 def _ratio(row: dict[str, Any]) -> str:

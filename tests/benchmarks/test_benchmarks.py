@@ -125,6 +125,17 @@ def test_table_of_accuracy(importable):
     ]
 
 
+def test_growth_stands_in_a_row_for_each_thing_that_grows(importable):
+    from table import growth
+
+    found = [
+        {"growing": growing, "name": name, "expected": 2.0, "slope": slope}
+        for growing, name, slope in (("width", "ours", 1.5), ("width", "theirs", 1.25), ("images", "ours", 1.0))
+    ]
+    assert growth(found)[2:4] == ["| width | 2.00 | 1.50 | 1.25 |", "| images | 2.00 | 1.00 |  |"]
+    assert growth([]) == []
+
+
 def test_figure_of_accuracy_shows_each_seed_and_each_published_result(importable):
     from accuracy import CIRESAN, DEFORMED, PERMUTED, draw
 

@@ -1,4 +1,4 @@
-"""The results as Markdown tables: a row for each contender, with its times as multiples of ``fit``'s; and how cost grows."""
+"""The results as Markdown tables: a row for each contender, its times as multiples of ``fit``'s; and how cost grows."""
 
 import statistics
 from typing import Any
@@ -42,7 +42,7 @@ def markdown(results: Results) -> str:
 
 
 def growth(found: Rows) -> list[str]:
-    """A row for each thing that grows, with the slopes of the multiply-adds and of each step's time; nothing without any."""
+    """A row for each thing that grows, with the slopes of the multiply-adds and of each step's time."""
     if not found:
         return []
     names = dict.fromkeys(row["name"] for row in found)

@@ -54,12 +54,6 @@ static sparse_part_t sparse_layer(const part_t *p, int k)
                            first_of(l->fan_out, UNIT, p->me + 1, p->all)};
 }
 
-/* Whether it may depend on the minibatch if zeros are multiplied. */
-static int may_be_sparse(const part_t *p, int k)
-{
-    return p->sparse[k].quad > 0 && p->rows >= p->sparse[k].enough_rows;
-}
-
 /* Z + b of some rows and columns, and nothing below `bound`. NaN stays. */
 PART void finish_output(float *z, const float *bias, block_t b, int64_t width, float bound)
 {
@@ -88,7 +82,7 @@ static int prepare_layer(const part_t *p, int k)
 {
     sparse_t *s = p->sparse + k;
     const sparse_part_t own = sparse_layer(p, k);
-    const int sparse = is_sparse(&own), moves = s->quad > 0 && s->turned->newest == (sparse ? W : TURNED);
+    const int sparse = is_sparse(&own), moves = s->turned->newest == (sparse ? W : TURNED);
     if (p->me == 0)
         s->is_sparse = sparse;
     if (sparse)
@@ -125,7 +119,7 @@ static void forward_part(const part_t *p)
     int is_whole = 1; /* whether all of the input is there */
     for (int k = 0; k < p->count; k++) {
         const float bound = k < p->count - 1 ? 0 : -INFINITY;
-        if (!is_whole && (!has_samples(p) || may_be_sparse(p, k))) {
+        if (!is_whole && (!has_samples(p) || may_be_sparse(p->sparse + k, p->rows))) {
             wait_for_all(p->all);
             is_whole = 1;
         }

@@ -94,12 +94,18 @@ PART void set_quads(int64_t quad, uint64_t *restrict bits, const float *restrict
         set_bits(1, bits, x, quads, i);
 }
 
+/* Whether it depends on the minibatch, of so many rows, if zeros are multiplied. */
+static inline int may_be_sparse(const sparse_t *s, int64_t rows)
+{
+    return s->quad > 0 && rows >= s->enough_rows;
+}
+
 /* Whether few of a minibatch's quads are not all 0, by what some of its samples say. */
 static int is_sparse(const sparse_part_t *p)
 {
     const int64_t width = p->l->fan_in, quad = p->s->quad;
     int64_t count = 0, all = 0;
-    if (quad == 0 || p->rows < p->s->enough_rows)
+    if (!may_be_sparse(p->s, p->rows))
         return 0;
     for (int64_t i = 0; i < p->rows; i += p->rows < SEEN ? 1 : p->rows / SEEN, all += width / quad)
         count += quad == QUAD ? count_quads(QUAD, p->x + i * width, width) : count_quads(1, p->x + i * width, width);

@@ -21,8 +21,8 @@ from mlp_lightning.nn.training_pass import TrainingPass
 
 # Of the products that a whole network in C has.
 CHAINED = (torch.float32, torch.bfloat16)
-# From how many samples on it pays to pass over their zeros: where the first layer's weights have to be transposed for
-# every pass, where steps leave them so, and where such steps have left them.
+# From how many samples on it pays to pass over zeros: where a layer's weights have to be transposed for every pass,
+# where steps leave them so, and where such steps have left them.
 MANY_ROWS, SOME_ROWS, FEW_ROWS = 32, 4, 1
 
 

@@ -52,6 +52,12 @@ def close(ours, expected, dtype):
     torch.testing.assert_close(ours.double(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
 
 
+def close_gradients(net, expected, dtype):
+    for layer, (dweight, dbias) in zip(net.layers, expected, strict=True):
+        close(layer.dweight, dweight, dtype)
+        close(layer.dbias, dbias, dtype)
+
+
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("rows", [1, 7, 200])
 def test_logits_and_gradients(dtype, rows, sizes, threads):
@@ -64,9 +70,7 @@ def test_logits_and_gradients(dtype, rows, sizes, threads):
     assert workspace.is_native
     net.flat_grad.fill_(float("nan"))
     total = workspace.write_gradients(dlogits)
-    for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
-        close(layer.dweight, dweight, dtype)
-        close(layer.dbias, dbias, dtype)
+    close_gradients(net, gradients, dtype)
     assert total == pytest.approx(sum(float(layer.dbias.double().sum()) for layer in net.layers), rel=1e-4, abs=1e-4)
     assert torch.equal(x, kept[0])
     assert torch.equal(dlogits, kept[1])
@@ -120,9 +124,7 @@ def test_layers_with_zeros_and_without_wait_for_each_other(answering):
             close(workspace.forward(x), expected, None)
             assert passes_over_zeros(workspace, x) == [False, *(share < 0.2 for share in answering[:2]), False]
             workspace.write_gradients(dlogits)
-            for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
-                close(layer.dweight, dweight, None)
-                close(layer.dbias, dbias, None)
+            close_gradients(net, gradients, None)
     finally:
         torch.set_num_threads(before)
 
@@ -274,9 +276,7 @@ def check_gradients_and_a_step(workspace, x, dlogits, gradients):
     net = workspace.network
     net.flat_grad.fill_(float("nan"))
     workspace.write_gradients(dlogits)
-    for layer, (dweight, dbias) in zip(net.layers, gradients, strict=True):
-        close(layer.dweight, dweight, None)
-        close(layer.dbias, dbias, None)
+    close_gradients(net, gradients, None)
     weights = [0.9 * layer.weight.double() - 0.1 * layer.dweight.double() for layer in net.layers]
     workspace.descend(dlogits, share=-0.1, keep=0.9, keep_bias=1.0)
     for layer, weight in zip(net.layers, weights, strict=True):

@@ -11,7 +11,7 @@ test: ## run the tests
 	$(PYTHON) -m pytest
 
 test-all: ## run the tests with the slow ones
-	$(PYTHON) -m pytest -m 'not gpu'
+	$(PYTHON) -m pytest -m 'not gpu and not interpreter'
 
 lint: ## check style, format and types
 	$(PYTHON) -m ruff check .

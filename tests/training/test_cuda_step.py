@@ -17,9 +17,8 @@ from mlp_lightning.optim import SGD, AdamW
 from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.hand_step import HandStep
 
-# Triton looks at it when it is imported, which these tests' own process may have done.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process of its own")
+# Triton reads TRITON_INTERPRET when it is imported: these tests run in a process of their own.
+interpreted = pytest.mark.interpreter
 # The interpreter computes with NumPy what is masked out too.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 SIZES = (20, 33, 18, 10)
@@ -31,12 +30,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is that process")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself")
 def test_in_a_process_of_its_own():
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    arguments = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", __file__]
+    arguments = [sys.executable, "-m", "pytest", "-m", "interpreter", "-n", "0", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

@@ -84,7 +84,7 @@ def look(given: dict[str, Any]) -> Sight:
         _look_at_pictures(options, reasons)
     module = DataModule(**options)
     n = len(module.data.train_y)
-    if n < FEW and not {"validation", "validation_size"} & given.keys():
+    if n < FEW and module.data.val_y is None and not {"validation", "validation_size"} & given.keys():
         options["validation_size"] = 0.2
         reasons["validation_size"] = f"a fifth of {n:,} samples: a tenth would be too few to tell accuracies apart"
         module = DataModule(**options)

@@ -15,6 +15,7 @@ from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.mapped import MappedRows, Rows
 from mlp_lightning.data.mixup import Mixup
+from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import OWN, Trained, load_own, trained_on
 from mlp_lightning.data.preprocessing import Unknown
 from mlp_lightning.data.source_options import Channels, Missing, SourceOptions, source_options
@@ -59,7 +60,7 @@ class DataModule(pl.LightningDataModule):
             of every minibatch the first 70 % train and the rest validate (it needs ``shuffle: false``). ``none`` trains
             on all samples, once the options are chosen.
         validation_size: For ``holdout``: a count (5000) or a fraction (0.1) of the training samples; null for a tenth,
-            but at most 5000.
+            but at most 5000. Null also for files of your own that come with validation samples.
         shuffle: Whether each epoch takes the training samples in an order of its own, drawn from (seed, epoch).
         deform: Deformations of the training images; all off by default.
         mixup: Train on averages of two samples and of their targets, weighted λ and 1 − λ with λ ~ Beta(mixup, mixup);
@@ -156,6 +157,8 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self._data: Dataset | None = None
         self._trained: Trained | None = None
+        # Whether validation samples came with the set, so that all training samples train.
+        self._validates_apart = False
 
     def read_as(self, description: Mapping[str, Any]) -> None:
         """Read files of the user's own as those of a training were read: its ``Dataset.description()``.
@@ -175,6 +178,8 @@ class DataModule(pl.LightningDataModule):
         if self.dataset not in OWN:
             return load_dataset(self.dataset, self.root)
         data = load_own(self.dataset, self.source, self._trains, self._trained, test_only=test_only)
+        if data.val_y is not None:
+            self._check_own_validation(len(data.val_y))
         if not test_only:
             counts = data.train_y[self._trains(len(data.train_y))].bincount(minlength=data.n_classes)
             check_training_classes(counts, data.class_names, f"data.root: {self.root}")
@@ -182,6 +187,17 @@ class DataModule(pl.LightningDataModule):
             if self._trained is None:
                 check_each_class_trains(counts, data.class_names, f"data.root: {self.root}")
         return data
+
+    def _check_own_validation(self, n: int) -> None:
+        """Refuse options that would split the training samples though n validation samples came with the set."""
+        self._validates_apart = True
+        came = f"but {self.root} has {n} validation samples of its own"
+        if self.validation == "per_batch":
+            raise UserError(f"data.validation: got per_batch, {came}; must be holdout, which takes these, or none")
+        if self.validation_size is not None:
+            raise UserError(f"data.validation_size: got {self.validation_size}, {came}; null takes these")
+        if self.validation == "none":
+            note(f"data.validation is none: the {n} validation samples of {self.root} are not used")
 
     def setup(self, stage: str) -> None:
         """Split the training samples, whatever the stage, since all parts are small enough to stay at hand."""
@@ -198,7 +214,7 @@ class DataModule(pl.LightningDataModule):
 
     def _split(self, n: int) -> tuple[Tensor, Tensor]:
         """Which of n samples train, and which validate."""
-        if self.validation == "none" or n == 0:
+        if self.validation == "none" or n == 0 or self._validates_apart:
             return torch.arange(n), torch.arange(0)
         if self.validation == "per_batch":
             trains, validates = per_batch(n, self.batch_size)
@@ -216,11 +232,20 @@ class DataModule(pl.LightningDataModule):
         return self._split(n)[0]
 
     @property
+    def _own_validation(self) -> tuple[Rows, Tensor] | None:
+        """The validation samples that came with the set, if they are to be used."""
+        data = self.data
+        if data.val_x is None or data.val_y is None or self.validation == "none":
+            return None
+        return data.val_x, data.val_y
+
+    @property
     def part_counts(self) -> dict[str, Tensor]:
         """Samples of each class ``(K,)`` in the part that trains, the one that validates, and the test set."""
         data = self.data
         trains, validates = self._split(len(data.train_y))
-        parts = {"train": data.train_y[trains], "val": data.train_y[validates], "test": data.test_y}
+        val_y = data.train_y[validates] if self._own_validation is None else self._own_validation[1]
+        parts = {"train": data.train_y[trains], "val": val_y, "test": data.test_y}
         return {name: y.bincount(minlength=data.n_classes) for name, y in parts.items()}
 
     def train_dataloader(self) -> Batches:
@@ -261,7 +286,10 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         """Minibatches of the validation samples, in file order."""
-        return Batches(*self._on_device(self._validation_indices), EVALUATION_BATCH_SIZE, **self._share())
+        own = self._own_validation
+        if own is None:
+            return Batches(*self._on_device(self._validation_indices), EVALUATION_BATCH_SIZE, **self._share())
+        return Batches(own[0].to(self._device), own[1].to(self._device), EVALUATION_BATCH_SIZE, **self._share())
 
     def test_dataloader(self) -> Batches:
         """Minibatches of the official test set, in file order."""

@@ -33,6 +33,8 @@ class Dataset:
     ``train_y (N,)`` and ``test_y`` are int64 in 0 … K−1. ``image_shape`` is (height, width), for pictures in colour
     (height, width, 3), and () for samples that are no images; pixels are in [0, 1]. ``class_names[k]`` names class k.
     ``preprocessing`` makes such a row from a sample as the user has it; left out, it is that of images, or of arrays.
+    ``val_x`` and ``val_y`` are validation samples that came with the set; None where a share of the training samples
+    validates.
     """
 
     train_x: Rows
@@ -42,6 +44,8 @@ class Dataset:
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing = None  # type: ignore[assignment]
+    val_x: Rows | None = None
+    val_y: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.preprocessing is None:

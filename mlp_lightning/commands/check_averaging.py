@@ -1,6 +1,8 @@
 """The average of the weights beside torch's, over the first steps of the training and over the whole of it."""
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import lightning.pytorch as pl
@@ -74,6 +76,6 @@ class AverageBeside(pl.Callback):
         if name == "ema":
             decay = min(settings["ema_decay"], (1 + t) / (10 + t))
             return get_ema_avg_fn(decay)(average, newest, t)
-        n_averaged = t - int(settings["swa_start"] * self.total_steps)
+        n_averaged = t - math.floor(Fraction(str(settings["swa_start"])) * self.total_steps)
         # torch's model of averages starts as a copy of the first weights that it is given.
         return newest if n_averaged <= 0 else get_swa_avg_fn()(average, newest, n_averaged)

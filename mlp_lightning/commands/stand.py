@@ -1,11 +1,11 @@
 """Stand a module on its data as a fit would, without training: for commands that look at a step."""
 
-import math
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
 from mlp_lightning.checkpoint_file import read_checkpoint
+from mlp_lightning.data.length import length_of, limited
 from mlp_lightning.data.loader import Batches
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
@@ -39,13 +39,8 @@ def stand(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_p
     if ckpt_path is not None:
         _load_weights(module, ckpt_path)
     trainer.precision_plugin.convert_module(module).to(trainer.strategy.root_device)
-    limit = trainer.limit_train_batches
-    # As Lightning reads it: a whole number counts minibatches, a fraction is a share of them.
-    minibatches = min(len(batches), limit) if isinstance(limit, int) else int(len(batches) * (limit or 0))
-    steps_per_epoch = math.ceil(minibatches / getattr(trainer, "minibatches_per_update", 1))
-    ends = [trainer.max_epochs * steps_per_epoch] if trainer.max_epochs not in (None, -1) else []
-    ends += [trainer.max_steps] if trainer.max_steps != -1 else []
-    return Stand(batches, steps_per_epoch, min(ends, default=math.inf))
+    length = length_of(trainer, limited(len(batches), trainer.limit_train_batches))
+    return Stand(batches, length.steps_per_epoch, length.steps)
 
 
 def _load_weights(module: MLPModule, ckpt_path: str) -> None:

@@ -8,10 +8,21 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
+from mlp_lightning.data.length import Share, length_of
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.groups import GroupedEpochLoop
 from mlp_lightning.training.module import MLPModule
+
+# Options of Lightning that may be a share of minibatches.
+SHARES = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "limit_predict_batches",
+    "overfit_batches",
+    "val_check_interval",
+)
 
 
 class Trainer(pl.Trainer):
@@ -43,6 +54,10 @@ class Trainer(pl.Trainer):
         if isinstance(self.accelerator, CUDAAccelerator):
             torch.set_float32_matmul_precision(float32_matmul_precision)
         self.minibatches_per_update = accumulate_grad_batches
+        # An interval of time has no share.
+        for name in SHARES:
+            if isinstance(share := getattr(self, name, None), float):
+                setattr(self, name, Share(share))
         loop = self.fit_loop.epoch_loop
         self.fit_loop.epoch_loop = GroupedEpochLoop(
             self, loop.min_steps, loop.max_steps, steps_per_execution, accumulate_grad_batches
@@ -51,11 +66,10 @@ class Trainer(pl.Trainer):
     @property
     def estimated_stepping_batches(self) -> int | float:
         """Updates in the whole training."""
+        # It loads the data, where their number is needed and not yet known.
         estimate = super().estimated_stepping_batches
-        if self.max_epochs in (None, -1):
-            return estimate
-        updates = math.ceil(self.num_training_batches / self.minibatches_per_update) * max(self.max_epochs, 1)
-        return updates if self.max_steps == -1 else min(updates, self.max_steps)
+        minibatches = self.num_training_batches
+        return estimate if math.isinf(minibatches) else length_of(self, int(minibatches)).steps
 
     def check(self, model: MLPModule, datamodule: DataModule, ckpt_path: str | None = None) -> None:
         """Prove every hand-derived gradient and update against torch's, on this config and data.

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlp_lightning.data.classes import check_each_class_trains, check_training_classes
 from mlp_lightning.data.deform import Deform
 from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.length import length_of, limited
 from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.mapped import MappedRows, Rows
 from mlp_lightning.data.mixup import Mixup
@@ -273,16 +274,10 @@ class DataModule(pl.LightningDataModule):
         return Deform(self.deform, shape, names, epochs=self._epochs(), seed=self.seed, device=self._device)
 
     def _epochs(self) -> float:
-        """How many epochs the training is long, infinite if it has no end."""
-        trainer = self.trainer
-        assert trainer is not None
-        if trainer.max_epochs not in (None, -1):
-            return trainer.max_epochs
-        if trainer.max_steps == -1:
-            return math.inf
-        steps_per_epoch, limit = math.ceil(len(self._train_indices) / self.batch_size), trainer.limit_train_batches
-        limited = min(steps_per_epoch, limit) if isinstance(limit, int) else int(steps_per_epoch * (limit or 1))
-        return math.ceil(trainer.max_steps / max(1, limited))
+        """Epochs of the whole training."""
+        assert self.trainer is not None
+        minibatches = math.ceil(len(self._train_indices) / self.batch_size)
+        return length_of(self.trainer, limited(minibatches, self.trainer.limit_train_batches)).epochs
 
     def val_dataloader(self) -> Batches:
         """Minibatches of the validation samples, in file order."""

@@ -1,6 +1,5 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from mlp_lightning.data.length import length_of
 from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
@@ -48,11 +48,9 @@ class MLPModule(ConfiguredModule):
     def on_train_start(self) -> None:
         """Fix the schedule, now that the length of the training is known, and make the memory of the steps."""
         trainer = self.trainer
-        # Lightning's own trainer leaves it to the module, and knows no such number.
-        accumulate = getattr(trainer, "minibatches_per_update", 1)
-        steps_per_epoch = math.ceil(trainer.num_training_batches / accumulate)
-        self._schedule = self.make_schedule(steps_per_epoch, trainer.estimated_stepping_batches)
-        self._averaging = self.make_averaging(trainer.estimated_stepping_batches)
+        length = length_of(trainer, int(trainer.num_training_batches))
+        self._schedule = self.make_schedule(length.steps_per_epoch, length.steps)
+        self._averaging = self.make_averaging(length.steps)
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
@@ -74,7 +72,7 @@ class MLPModule(ConfiguredModule):
             seed=self.hparams["seed"],
             shard=self.shard,
             overlap=self.hparams["overlap_reduction"],
-            accumulate=accumulate,
+            accumulate=getattr(trainer, "minibatches_per_update", 1),
             skips=self.hparams["nonfinite"] == "skip",
             readings=self.readings,
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mlp_lightning.data.length import whole_part
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
@@ -212,7 +213,7 @@ def make_averaging(name: str, options: dict[str, Any], *, total_steps: float) ->
             raise UserError(f"model.swa_start: got {settings['swa_start']}, must be in [0, 1)")
         if not math.isfinite(total_steps):
             raise UserError("model.averaging: swa needs an end: set trainer.max_epochs or trainer.max_steps")
-        return swa(int(settings["swa_start"] * total_steps))
+        return swa(whole_part(settings["swa_start"], int(total_steps)))
     return None
 
 

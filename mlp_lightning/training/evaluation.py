@@ -1,9 +1,12 @@
 """Loss and confusion counts over a whole evaluation set, exact for any cut into batches and processes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.training.strategy import sum_over_ranks
 
 
@@ -34,6 +37,17 @@ class Evaluation(nn.Module):
         with torch.inference_mode(False):
             self.confusion.reset()
         return loss_sum / normalizer, counts
+
+
+def mean_output(outputs: Iterable[Tensor], loss: Loss) -> Tensor:
+    """One output ``(B, K)`` for several of the same samples, such as the loss compares with their targets.
+
+    For cross-entropy it is the mean of their log-probabilities, which the loss normalises as it does logits; for
+    squared error the mean of the outputs themselves.
+    """
+    if isinstance(loss, SoftmaxCrossEntropy):
+        outputs = [torch.log_softmax(output, 1) for output in outputs]
+    return torch.stack(list(outputs)).mean(0)
 
 
 def accuracy(counts: Tensor) -> float:

@@ -19,7 +19,7 @@ from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite, means
-from mlp_lightning.training.evaluation import Evaluation, accuracy
+from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.native_steps import Evaluator
@@ -305,9 +305,7 @@ class MLPModule(ConfiguredModule):
         """Add a batch to the test sums; returns the logits for whoever draws them."""
         copies = list(self.trainer.datamodule.test_copies(batch, batch_idx))  # type: ignore[attr-defined]
         if copies:
-            # Log-probabilities that are averaged are logits again: the loss normalises them.
-            log_p = torch.stack([torch.log_softmax(self(copy), 1) for copy in copies])
-            self._add(self.deformed_sums, log_p.mean(0), batch)
+            self._add(self.deformed_sums, mean_output(map(self, copies), self.loss), batch)
         return self._evaluate(self.test_sums, batch)
 
     def _evaluate(self, evaluation: Evaluation, batch: Batch) -> Tensor:

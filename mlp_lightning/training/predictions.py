@@ -16,6 +16,8 @@ from mlp_lightning.data.module import EVALUATION_BATCH_SIZE, DataModule
 from mlp_lightning.data.own import OWN
 from mlp_lightning.data.sources import Dataset, load_dataset
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn import MeanSquaredError
+from mlp_lightning.training.evaluation import mean_output
 from mlp_lightning.training.module import MLPModule
 
 
@@ -90,6 +92,8 @@ def predict_test_set(run_folder: Path) -> Predictions:
 def predict_copies(run_folder: Path) -> Predictions | None:
     """``(1/C) Σ_c log p_c`` over the C deformed copies of each sample that the run's test made; None if it made none.
 
+    For a network trained with ``mse`` log softmax of the copies' mean output, whose errors are those of the test.
+
     Raises:
         UserError: as ``predict_test_set``.
     """
@@ -103,8 +107,9 @@ def predict_copies(run_folder: Path) -> Predictions | None:
     with torch.inference_mode():
         for k, (x, y) in enumerate(_minibatches(tested, data)):
             copies = deform.copies(count, x, y, minibatch=k)
-            means.append(torch.stack([tested.module(copy).double().log_softmax(1) for copy in copies]).mean(0))
-    return Predictions(torch.cat(means), data.test_y)
+            means.append(mean_output((tested.module(copy).double() for copy in copies), tested.module.loss))
+    mean = torch.cat(means)
+    return Predictions(mean.log_softmax(1) if isinstance(tested.module.loss, MeanSquaredError) else mean, data.test_y)
 
 
 def _tested_with_data(run_folder: Path) -> tuple[Rebuilt, Dataset]:

@@ -59,7 +59,7 @@ def test_the_last_epochs_are_those_that_are_trained_last(fit, dataset, trainer, 
 def test_schedule_and_average_end_with_the_training(fit, trainer):
     """A cosine ends at its final factor one step after the last, and the mean of the last quarter is of so many."""
     model = {"schedule": "cosine", "averaging": "swa", "swa_start": 0.75, "lr": 0.1}
-    run, seen = train(fit, {}, {**trainer, "log_every_n_steps": 1}, model)
+    run, _ = train(fit, {}, {**trainer, "log_every_n_steps": 1}, model)
     steps = run.trainer.global_step
     assert run.trainer.estimated_stepping_batches == steps
     assert run.module._schedule(steps) == 0

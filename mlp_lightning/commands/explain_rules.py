@@ -31,6 +31,8 @@ def rule_rows(optimizer: torch.optim.Optimizer, theta: Tensor, gradient: Tensor)
         name: number(value) if isinstance(value, float) else value for name, value in optimizer.param_groups[0].items()
     }
     options = optimizer.param_groups[0]
+    if "betas" in options:
+        group |= {name: number(beta) for name, beta in zip(("beta1", "beta2"), options["betas"], strict=True)}
     decay, rows, g = options.get("weight_decay", 0.0), [], gradient
     spared = "" if options.get("decay_biases", True) else ",  in the weights alone"
     if decay and (isinstance(optimizer, AdamW | Muon) or options.get("decoupled_weight_decay")):

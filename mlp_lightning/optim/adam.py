@@ -12,6 +12,8 @@ from mlp_lightning.optim.moments import AdaptiveMoments
 class _AdamOptions(AdaptiveMoments):
     """The options that Adam and AdamW share; they differ in what they do with the weight decay."""
 
+    state_names = ("step", "first_moment", "second_moment", "largest_second_moment")
+
     def __init__(
         self,
         params: ParamsT,
@@ -26,8 +28,7 @@ class _AdamOptions(AdaptiveMoments):
     ) -> None:
         defaults = {
             "lr": lr,
-            "beta1": beta1,
-            "beta2": beta2,
+            "betas": (beta1, beta2),
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from mlp_lightning.optim.ranges import require_decay_rate, require_int, require_nonnegative
+from mlp_lightning.optim.ranges import require_betas, require_int, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, zero_at_first
 
 
@@ -37,6 +37,8 @@ class AdamNorm(UpdateRule):
         ValueError: an argument outside its range, more than one tensor, or one that is not flat.
     """
 
+    state_names = ("first_moment", "second_moment")
+
     def __init__(
         self,
         params: ParamsT,
@@ -46,15 +48,14 @@ class AdamNorm(UpdateRule):
         beta2: float = 0.5,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_numel": weight_numel, "beta1": beta1, "beta2": beta2, "eps": eps})
+        super().__init__(params, {"lr": lr, "weight_numel": weight_numel, "betas": (beta1, beta2), "eps": eps})
 
     @staticmethod
     def check(options: Mapping[str, Any]) -> None:
         """Raise ValueError for an option outside its range."""
         require_nonnegative("lr", options["lr"])
         require_int("weight_numel", options["weight_numel"], 1)
-        require_decay_rate("beta1", options["beta1"])
-        require_decay_rate("beta2", options["beta2"])
+        require_betas(options["betas"])
         require_nonnegative("eps", options["eps"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -72,12 +73,17 @@ class AdamNorm(UpdateRule):
         if weight_numel > params[0].numel():
             raise ValueError(f"weight_numel must be at most {params[0].numel()}, the tensor's size, got {weight_numel}")
 
+    def state_shape(self, name: str, parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]:
+        """Of the parameter for m; v is one number."""
+        return () if name == "second_moment" else super().state_shape(name, parameter, group)
+
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """One step on the flat tensor, in place."""
         m = zero_at_first(state, "first_moment", parameter)
         v = zero_at_first(state, "second_moment", parameter[0])
-        m.lerp_(grad, 1 - group["beta1"])
+        beta1, beta2 = group["betas"]
+        m.lerp_(grad, 1 - beta1)
         dweight = grad[: group["weight_numel"]]
-        v.mul_(group["beta2"]).add_(torch.dot(dweight, dweight), alpha=1 - group["beta2"])
+        v.mul_(beta2).add_(torch.dot(dweight, dweight), alpha=1 - beta2)
         # v stays a 0-dim tensor: to read it as a number would wait for the device.
         parameter.addcdiv_(m, (v + group["eps"]).sqrt_(), value=-group["lr"])

@@ -9,22 +9,21 @@ from torch import Tensor
 
 from mlp_lightning.native import is_native
 from mlp_lightning.optim.native import adam_step
-from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
+from mlp_lightning.optim.ranges import require_betas, require_bool, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 
 
 class AdaptiveMoments(UpdateRule):
     """A rule that keeps m ← β1 m + (1 − β1) g and v ← β2 v + (1 − β2) g², and steps along their quotient.
 
-    Its options are lr, beta1, beta2, eps, weight_decay, decay_biases and weight_numel; amsgrad where it takes that.
+    Its options are lr, betas (β1, β2), eps, weight_decay, decay_biases and weight_numel; amsgrad where it takes that.
     """
 
     @staticmethod
     def check(options: Mapping[str, Any]) -> None:
         """Raise ValueError for an option outside its range."""
         require_nonnegative("lr", options["lr"])
-        require_decay_rate("beta1", options["beta1"])
-        require_decay_rate("beta2", options["beta2"])
+        require_betas(options["betas"])
         require_nonnegative("eps", options["eps"])
         check_decay(options)
         require_bool("amsgrad", options.get("amsgrad", False))
@@ -40,8 +39,9 @@ class AdaptiveMoments(UpdateRule):
         """What multiplies m, and what is added to √v, at step t = 1, 2, …"""
         # m̂ / (√v̂ + ε) = (c₂ / c₁) · m / (√v + c₂ ε), with c₁ = 1 − β1ᵗ and c₂ = √(1 − β2ᵗ): both corrections are
         # numbers, so they cost no pass over the tensor.
-        c1 = 1 - group["beta1"] ** t
-        c2 = math.sqrt(1 - group["beta2"] ** t)
+        beta1, beta2 = group["betas"]
+        c1 = 1 - beta1**t
+        c2 = math.sqrt(1 - beta2**t)
         return group["lr"] * c2 / c1, c2 * group["eps"]
 
     def moments(self, parameter: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -64,7 +64,7 @@ class AdaptiveMoments(UpdateRule):
         grad_rate: float = 0.0,
     ) -> None:
         """θ ← θ − (rate · m + grad_rate · g) / (√v + eps), in place, after m and v have moved on."""
-        beta1, beta2 = group["beta1"], group["beta2"]
+        beta1, beta2 = group["betas"]
         amsgrad = group.get("amsgrad", False)
         m = zero_at_first(state, "first_moment", parameter)
         v = zero_at_first(state, "second_moment", parameter)

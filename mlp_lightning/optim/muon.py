@@ -62,6 +62,7 @@ class Muon(AdaptiveMoments):
     """
 
     dtype_of_products: torch.dtype | None = None
+    state_names = ("step", "momentum_buffer", "first_moment", "second_moment")
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Muon(AdaptiveMoments):
     @staticmethod
     def check(options: Mapping[str, Any]) -> None:
         """Raise ValueError for an option outside its range."""
-        AdaptiveMoments.check(options)
+        AdaptiveMoments.check(_of_rest(options))
         require_decay_rate("momentum", options["momentum"])
         require_bool("nesterov", options["nesterov"])
         require_int("ns_steps", options["ns_steps"], 1, MOST_STEPS)
@@ -118,6 +119,15 @@ class Muon(AdaptiveMoments):
             shapes = [tuple(parameter.shape) for parameter in params]
             raise ValueError(f"params must be exactly one flat tensor (P,) with P >= {numel}, got {shapes}")
 
+    def state_shape(self, name: str, parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]:
+        """B is of the matrices, m and v are of the rest."""
+        numel: int = group["weight_numel"]
+        return (numel if name == "momentum_buffer" else parameter.numel() - numel,)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's keeps the options and the state of the mathematics.
+        return {**super().__getstate__(), "dtype_of_products": self.dtype_of_products}
+
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """One step on the flat tensor, in place."""
         numel = group["weight_numel"]
@@ -129,7 +139,7 @@ class Muon(AdaptiveMoments):
             rate = group["lr"] * ADAM_RMS * math.sqrt(max(weight.shape))
             weight.add_(self.orthogonalized(matrix, group["ns_steps"]), alpha=-rate)
         if parameter.numel() > numel:
-            self.adam_step(parameter[numel:], grad[numel:], state, group)
+            self.adam_step(parameter[numel:], grad[numel:], state, _of_rest(group))
 
     def looking_ahead(self, b: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tensor:
         """U of all matrices, from B and the gradient."""
@@ -149,6 +159,11 @@ class Muon(AdaptiveMoments):
         x.copy_(wide)
         x = newton_schulz(x, steps, COEFFICIENTS, (other, gram, polynomial))
         return x.t() if is_tall else x
+
+
+def _of_rest(group: Mapping[str, Any]) -> dict[str, Any]:
+    # The group itself has no betas: torch's schedulers would cycle them in place of the momentum.
+    return {**group, "betas": (group["beta1"], group["beta2"])}
 
 
 def newton_schulz(

@@ -42,6 +42,8 @@ class NAdam(AdaptiveMoments):
         ValueError: an argument outside its range.
     """
 
+    state_names = ("step", "first_moment", "second_moment", "momentum_product")
+
     def __init__(
         self,
         params: ParamsT,
@@ -58,8 +60,7 @@ class NAdam(AdaptiveMoments):
     ) -> None:
         defaults = {
             "lr": lr,
-            "beta1": beta1,
-            "beta2": beta2,
+            "betas": (beta1, beta2),
             "eps": eps,
             "weight_decay": weight_decay,
             "momentum_decay": momentum_decay,
@@ -86,7 +87,7 @@ class NAdam(AdaptiveMoments):
         mu, mu_next = momentum_at(t, group), momentum_at(t + 1, group)
         product = state["momentum_product"] = state.get("momentum_product", 1.0) * mu
         # √v̂ = √v / c₂, as in Adam; all corrections are numbers.
-        c2 = math.sqrt(1 - group["beta2"] ** t)
+        c2 = math.sqrt(1 - group["betas"][1] ** t)
         self.descend(
             parameter,
             grad,
@@ -100,4 +101,4 @@ class NAdam(AdaptiveMoments):
 
 def momentum_at(t: int, group: Mapping[str, Any]) -> float:
     """μ_t = β1 (1 − ½ · 0.96^(t ψ))."""
-    return float(group["beta1"] * (1 - 0.5 * WARMUP_BASE ** (t * group["momentum_decay"])))
+    return float(group["betas"][0] * (1 - 0.5 * WARMUP_BASE ** (t * group["momentum_decay"])))

@@ -28,6 +28,14 @@ def require_decay_rate(name: str, value: object) -> None:
     _require(name, value, _is_finite(value) and 0 <= value < 1, "a number in [0, 1)")
 
 
+def require_betas(value: object) -> None:
+    """Accept (β1, β2), each the decay rate of a running average."""
+    beta1, beta2 = value if isinstance(value, tuple | list) and len(value) == 2 else (None, None)
+    _require("betas", value, beta1 is not None and beta2 is not None, "a pair of numbers in [0, 1)")
+    require_decay_rate("beta1", beta1)
+    require_decay_rate("beta2", beta2)
+
+
 def require_fraction(name: str, value: object) -> None:
     """Accept a number in [0, 1]."""
     _require(name, value, _is_finite(value) and 0 <= value <= 1, "a number in [0, 1]")

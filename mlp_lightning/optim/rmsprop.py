@@ -38,6 +38,8 @@ class RMSprop(UpdateRule):
         ValueError: an argument outside its range.
     """
 
+    state_names = ("first_moment", "second_moment", "momentum_buffer")
+
     def __init__(
         self,
         params: ParamsT,

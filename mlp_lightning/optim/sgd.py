@@ -34,6 +34,8 @@ class SGD(UpdateRule):
         ValueError: an argument outside its range.
     """
 
+    state_names = ("momentum_buffer",)
+
     def __init__(
         self,
         params: ParamsT,

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.optim.ranges import require_bool, require_int, require_nonnegative
+from mlp_lightning.optim.torch_names import (
+    CHANGING,
+    check_state,
+    refuse_foreign_options,
+    refuse_parameters,
+    with_betas,
+)
 
 
 # The base class is torch's for its bookkeeping alone: Lightning saves the state and counts the steps of a
@@ -18,9 +25,13 @@ class UpdateRule(torch.optim.Optimizer):
 
     A rule sees tensors, their ``.grad`` and its own state, never the network. It works in place, leaves the gradient as
     it is, and never waits for the device. Options are read from ``param_groups`` at every step, so a schedule sets
-    ``group["lr"]``. State tensors have the parameter's dtype and device; a step count is an int. A step may run under
-    inference mode: what it keeps is made outside of it, and can be written anywhere.
+    ``group["lr"]``, and torch's schedulers cycle ``group["betas"]`` or ``group["momentum"]``. State tensors have the
+    parameter's dtype and device; a step count is an int. A step may run under inference mode: what it keeps is made
+    outside of it, and can be written anywhere.
     """
+
+    # What the rule may keep for each tensor.
+    state_names: tuple[str, ...]
 
     @staticmethod
     @abstractmethod
@@ -35,17 +46,46 @@ class UpdateRule(torch.optim.Optimizer):
         """Add a group of tensors, whose options go before the defaults.
 
         Raises:
-            ValueError: an option outside its range, or tensors in which ``weight_numel`` marks no weights.
+            ValueError: an option outside its range or one that only torch's optimizers take, tensors that are not real,
+                or tensors in which ``weight_numel`` marks no weights.
         """
+        param_group = with_betas(param_group, self.defaults)
         options = {**self.defaults, **param_group}
         self.check(options)
+        refuse_foreign_options(param_group)
         super().add_param_group(param_group)
+        refuse_parameters(self.param_groups[-1]["params"])
         if not options.get("decay_biases", True):
             shapes = [tuple(parameter.shape) for parameter in self.param_groups[-1]["params"]]
             if any(len(shape) != 1 or shape[0] < options["weight_numel"] for shape in shapes):
                 raise ValueError(
                     f"weight_numel must mark entries of flat tensors, got {options['weight_numel']}, {shapes}"
                 )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a ``state_dict`` of this rule; options that it lacks, as those of older versions, stay as they are.
+
+        Raises:
+            ValueError: it is of another optimizer, of other tensors, or has an option outside its range.
+        """
+        groups, state = list(state_dict["param_groups"]), dict(state_dict["state"])
+        # torch refuses other numbers of groups and tensors.
+        for k, (own, saved) in enumerate(zip(self.param_groups, groups, strict=False)):
+            usual = {name: value for name, value in own.items() if name in self.defaults}
+            group = groups[k] = {**usual, **with_betas(saved, self.defaults)}
+            refuse_foreign_options(group, CHANGING)
+            self.check(group)
+            for parameter, key in zip(own["params"], saved["params"], strict=False):
+                if key in state:
+                    # torch's SGD writes None where there is no momentum.
+                    state[key] = {name: value for name, value in state[key].items() if value is not None}
+                    shapes = {name: self.state_shape(name, parameter, own) for name in self.state_names}
+                    check_state(type(self).__name__, state[key], shapes)
+        super().load_state_dict({**state_dict, "state": state, "param_groups": groups})
+
+    def state_shape(self, name: str, parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]:
+        """The shape of a state tensor of that name, the parameter's unless a rule says otherwise."""
+        return tuple(parameter.shape)
 
     @overload
     def step(self, closure: None = None) -> None: ...

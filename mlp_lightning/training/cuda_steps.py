@@ -216,7 +216,8 @@ class CudaSteps:
         rate, eps = rule.rate_and_eps(state["step"], group)
         keep = 1 - lr * group["weight_decay"]
         keep_bias = keep if group["decay_biases"] else 1.0
-        return [rate, keep, keep_bias, 1 - group["beta1"], group["beta2"], 1 - group["beta2"], eps]
+        beta1, beta2 = group["betas"]
+        return [rate, keep, keep_bias, 1 - beta1, beta2, 1 - beta2, eps]
 
     def _make_moments(self) -> None:
         """What the rule keeps, if it is not there yet."""

@@ -170,7 +170,7 @@ class NativeSteps:
             group["lr"] = lr
             of_steps += [*rule.rate_and_eps(t + k + 1, group), 0.0]
         pointers = (self._parameter.data_ptr(), m.data_ptr(), v.data_ptr(), self.workspace.network.flat_grad.data_ptr())
-        beta1, beta2 = group["beta1"], group["beta2"]
+        beta1, beta2 = group["betas"]
         numbers = (ctypes.c_float * len(of_steps))(*of_steps)
         return _Adam(*pointers, 1 - beta1, beta2, 1 - beta2), numbers
 

@@ -551,7 +551,7 @@ MOMENTUM = {"momentum": 0.9, "dampening": 0.2}
         pytest.param(RMSprop, {}, with_options(alpha=0.999), id="rmsprop-alpha"),
         pytest.param(AdamNorm, {}, counting_biases, id="adam_norm-biases"),
         pytest.param(AdamNorm, {"eps": 1e-2}, eps_inside_the_root, id="adam_norm-eps"),
-        pytest.param(AdamNorm, {}, with_options(beta1=0.0), id="adam_norm-no-momentum"),
+        pytest.param(AdamNorm, {}, with_options(betas=(0.0, 0.5)), id="adam_norm-no-momentum"),
     ],
 )
 def test_wrong_rule(rule, options, break_it, monkeypatch, capsys):

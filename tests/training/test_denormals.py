@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,19 @@ def test_numbers_that_are_too_small_are_0_within():
     with pytest.raises(KeyError), no_denormals():
         raise KeyError
     assert (2 * small).count_nonzero() == 1000
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_it_is_as_it_was_afterwards(before, fails):
+    torch.set_flush_denormal(before)
+    try:
+        with suppress(KeyError), no_denormals(), no_denormals():
+            if fails:
+                raise KeyError
+        assert (2 * torch.full((1000,), 1e-39)).count_nonzero() == (0 if before else 1000)
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

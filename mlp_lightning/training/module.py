@@ -30,9 +30,17 @@ from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
 # The dtype of the matrix products where it is not the parameter's.
 PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
+# What belongs to one fit: memory of C functions and closures, which cannot be copied; the next fit makes its own.
+OF_ONE_FIT = ("_hand_step", "_within_step", "_loss_within_step", "_schedule", "_averaging")
+
 
 class MLPModule(ConfiguredModule):
     """Trains, validates and tests what ConfiguredModule makes; its options are explained there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Lightning's leaves the trainer out.
+        state = {name: value for name, value in super().__getstate__().items() if name not in OF_ONE_FIT}
+        return {**state, "readings": Readings(waits=False), "shard": None}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, and the one in which Lightning notes the running hook, 20 times a step, the short way."""

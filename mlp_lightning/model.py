@@ -95,7 +95,8 @@ def load(path: str | os.PathLike[str], *, option: str = "load") -> Model:
         raise UserError(f"{option}: {file}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{option}: {file} does not fit this version of the trainer: {error}") from error
-    centred = dataset in CENTRED and preprocessing == ImagePreprocessing(28, 28)
+    image_shape = preprocessing.image_shape if isinstance(preprocessing, ImagePreprocessing) else ()
+    centred = dataset in CENTRED and image_shape == (28, 28)
     return Model(network, class_names, preprocessing, centred, file)
 
 

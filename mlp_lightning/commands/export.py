@@ -110,6 +110,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--input",
         choices=("uint8", "float32"),
         help="how a whole program is given images (default uint8, 0 to 255; float32 is 0 to 1) or arrays (default "
-        "float32, as they are; uint8 is divided by 255); the rows of tables are float64",
+        "float32, as they are; uint8 is divided by 255 if the training did so); the rows of tables are float64",
     )
     return parser.parse_args(arguments)

@@ -69,7 +69,8 @@ def _about_x(model: Model) -> list[str]:
     if isinstance(preprocessing, ImagePreprocessing):
         return [f"{x}, the pixels of images {_lengths(preprocessing)}, flattened in this order, from 0 to 1"]
     if isinstance(preprocessing, ArrayPreprocessing):
-        return [f"{x}, the numbers as they are, those of eight bits divided by 255"]
+        scale = "as they are" if preprocessing.divisor == 1 else "as they are, bytes divided by 255"
+        return [f"{x}, the numbers {scale}"]
     return [
         f"{x}, side by side, without missing values:",
         *(f"  {_entries(column)}" for column in preprocessing.columns),
@@ -88,10 +89,11 @@ def _about_samples(model: Model, *, bits: bool) -> list[str]:
     preprocessing = model.preprocessing
     if isinstance(preprocessing, ImagePreprocessing):
         shape = ", ".join(str(length) for length in preprocessing.image_shape)
-        values = "from 0 to 255" if bits else "from 0 to 1"
+        values = "from 0 to 255" if bits and preprocessing.divisor != 1 else "from 0 to 1"
         return [f"samples: (B, {shape}), images {_lengths(preprocessing)}, {values}, as those of the training were"]
     if isinstance(preprocessing, ArrayPreprocessing):
-        return [f"samples: (B, {preprocessing.n_features}), the numbers as they are{', from 0 to 255' if bits else ''}"]
+        values = ", from 0 to 255" if bits and preprocessing.divisor != 1 else ""
+        return [f"samples: (B, {preprocessing.n_features}), the numbers as they are{values}"]
     n = len(preprocessing.columns)
     return [
         f"samples: (B, {n}), the columns of the table in this order; a text, which no tensor holds, by its number:",

@@ -15,12 +15,16 @@ InputName = Literal["uint8", "float32"]
 
 
 class Pixels(nn.Module):
-    """Images (B, height, width) or (B, height, width, 3), or rows (B, D), to ``(B, D)``; 8 bits become [0, 1]."""
+    """Images (B, height, width) or (B, height, width, 3), or rows (B, D), to ``(B, D)``.
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    Bytes are divided by 255, unless the training's ``divisor`` is 1.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, divisor: int | None) -> None:
         super().__init__()
         self.shape = shape
         self.dtype = dtype
+        self.divisor = 1 if dtype != torch.uint8 or divisor == 1 else 255
 
     def example(self) -> Tensor:
         """Two samples."""
@@ -28,8 +32,8 @@ class Pixels(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """In float32, as in training, whatever the weights have."""
-        x = samples.flatten(1)
-        return x.to(torch.float32) / 255 if self.dtype == torch.uint8 else x
+        x = samples.flatten(1).to(torch.float32)
+        return x if self.divisor == 1 else x / self.divisor
 
 
 class Cells(nn.Module):
@@ -115,5 +119,5 @@ def _features(model: Model, given: InputName | None) -> Pixels | Cells:
             raise UserError(f"--input: got {given}, but the model's data are a table, whose rows are always float64")
         return Cells(preprocessing)
     if isinstance(preprocessing, ImagePreprocessing):
-        return Pixels(preprocessing.image_shape, getattr(torch, given or "uint8"))
-    return Pixels((preprocessing.n_features,), getattr(torch, given or "float32"))
+        return Pixels(preprocessing.image_shape, getattr(torch, given or "uint8"), preprocessing.divisor)
+    return Pixels((preprocessing.n_features,), getattr(torch, given or "float32"), preprocessing.divisor)

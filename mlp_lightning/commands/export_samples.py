@@ -34,7 +34,7 @@ def random_samples(model: Model, given: InputName | None, n: int = SAMPLES) -> S
         x = torch.randn(n, preprocessing.n_features, generator=generator)
         return Samples(x, x)
     bits = torch.randint(0, 256, (n, preprocessing.n_features), generator=generator, dtype=torch.uint8)
-    x = bits.to(torch.float32) / 255
+    x = bits.to(torch.float32) / (1 if preprocessing.divisor == 1 else 255)
     return Samples((x if given == "float32" else bits).reshape(n, *model.image_shape or (-1,)), x)
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlp_lightning.data.array_preprocessing import is_divided
+
 # Rows that are copied at a time, so that they are still in the processor's cache when they are put in their place.
 BLOCK = 256
 # Rows are asked for ahead of their reading where at least this share of the file between them is wanted.
@@ -29,11 +31,12 @@ class MappedRows:
     Args:
         path: a .npy file of ``(M, …)`` numbers.
         budget: bytes of memory that windows of rows may take in all.
+        divisor: of whole numbers, as ``is_divided`` takes it.
         rows: the N rows that belong to it, in their order; None for all.
     """
 
-    def __init__(self, path: Path, budget: float, rows: Tensor | None = None) -> None:
-        self.path, self.budget = path, budget
+    def __init__(self, path: Path, budget: float, divisor: int | None = None, rows: Tensor | None = None) -> None:
+        self.path, self.budget, self.divisor = path, budget, divisor
         self.array = self._opened()
         self._rows = np.arange(len(self.array)) if rows is None else rows.numpy()
         self.shape = (len(self._rows), math.prod(self.array.shape[1:]))
@@ -86,7 +89,7 @@ class MappedRows:
         for start in range(0, len(rows), BLOCK):
             block = slice(start, start + BLOCK)
             self._announce(rows[start + BLOCK : start + 2 * BLOCK])
-            x[order[block]] = as_features(self.array[rows[block]])
+            x[order[block]] = as_features(self.array[rows[block]], self.divisor)
         return torch.from_numpy(x).to(device=self.device, dtype=self.dtype)
 
     def _announce(self, rows: NDArray) -> None:
@@ -106,9 +109,9 @@ class MappedRows:
 Rows = Tensor | MappedRows
 
 
-def as_features(array: NDArray) -> NDArray[np.float32]:
-    """Numbers ``(N, …)`` as the network takes them, ``(N, D)``: bytes divided by 255, others as they are."""
+def as_features(array: NDArray, divisor: int | None = None) -> NDArray[np.float32]:
+    """Numbers ``(N, …)`` as the network takes them, ``(N, D)``: whole numbers divided as ``is_divided`` says."""
     # What is too large becomes infinite, as whoever checks the values will find.
     with np.errstate(over="ignore"):
         flat = array.reshape(len(array), math.prod(array.shape[1:])).astype(np.float32)
-    return flat / np.float32(255) if array.dtype == np.uint8 else flat
+    return flat / np.float32(255) if is_divided(array.dtype, divisor) else flat

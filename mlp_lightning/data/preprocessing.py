@@ -7,56 +7,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_lightning.data.array_preprocessing import ArrayPreprocessing, ImagePreprocessing
 from mlp_lightning.data.cells import Place, is_missing, numbers, shown, text, truths
 from mlp_lightning.errors import UserError
 
 Unknown = Literal["error", "zero"]
-
-
-@dataclass(frozen=True)
-class ImagePreprocessing:
-    """Pixels in [0, 1] in the order height, width, channel.
-
-    Args:
-        height: in pixels.
-        width: in pixels.
-        channels: 1 for grey, 3 for red, green and blue.
-    """
-
-    height: int
-    width: int
-    channels: int = 1
-    kind: ClassVar[str] = "image"
-
-    @property
-    def n_features(self) -> int:
-        """D."""
-        return self.height * self.width * self.channels
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(height, width) if grey, (height, width, 3) if not."""
-        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind, **asdict(self)}
-
-
-@dataclass(frozen=True)
-class ArrayPreprocessing:
-    """D numbers as they are; whole numbers of eight bits are divided by 255.
-
-    Args:
-        n_features: D.
-    """
-
-    n_features: int
-    kind: ClassVar[str] = "array"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -216,10 +171,12 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
     """
     options = {name: value for name, value in values.items() if name != "kind"}
     kind = values.get("kind")
+    if kind in ("image", "array") and options.setdefault("divisor", None) not in (None, 1, 255):
+        raise UserError(f"the checkpoint's preprocessing has the divisor {options['divisor']!r}, must be 1 or 255")
     if kind == "image":
         return ImagePreprocessing(**options)
     if kind == "array":
-        return ArrayPreprocessing(**options)
+        return ArrayPreprocessing(**{**options, "shape": tuple(options.get("shape", ()))})
     if kind == "table":
         return TablePreprocessing(tuple(_column(column) for column in options["columns"]), options["label"])
     raise UserError(f"the checkpoint's preprocessing is of the kind {kind!r}, must be image, table or array")

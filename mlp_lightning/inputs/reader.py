@@ -65,8 +65,12 @@ class Reader:
             UserError: a file that is not there or does not fit the model, a column or row of it likewise, or nothing to
                 predict. Pictures that cannot be read are no error, but listed in ``unreadable``.
         """
-        if isinstance(inputs, np.ndarray | Tensor):
-            yield from array_parts(self.model, np.asarray(inputs.cpu() if isinstance(inputs, Tensor) else inputs))
+        if isinstance(inputs, Tensor):
+            # NumPy has no bfloat16; float32 holds the same number.
+            inputs = inputs.detach().cpu()
+            inputs = (inputs.float() if inputs.dtype == torch.bfloat16 else inputs).numpy()
+        if isinstance(inputs, np.ndarray):
+            yield from array_parts(self.model, inputs)
         elif isinstance(inputs, Mapping) or hasattr(inputs, "columns"):
             yield from column_parts(self.model, inputs)
         else:
@@ -78,7 +82,7 @@ class Reader:
             raise UserError("input: got nothing to predict")
         pictures: list[Any] = []
         for each in self._found(inputs):
-            suffix = each.suffix.lower() if isinstance(each, Path) else ""
+            suffix = "" if not isinstance(each, Path) else ".npy" if each.is_dir() else each.suffix.lower()
             is_picture = suffix not in TABLE_SUFFIXES | ARRAY_SUFFIXES
             if is_picture:
                 pictures.append(each)
@@ -92,7 +96,7 @@ class Reader:
         yield from self._pictures(pictures)
 
     def _found(self, inputs: Sequence[Any]) -> list[Any]:
-        """Pictures as they are, paths as paths, and the pictures of a folder in its place; all are there."""
+        """Pictures as they are, paths as paths, the pictures of a folder in its place, a folder of arrays as it is."""
         found: list[Any] = []
         for each in inputs:
             if not isinstance(each, str | os.PathLike):
@@ -104,6 +108,8 @@ class Reader:
             # The functions of os.path take a name that is too long for one that is not there.
             if os.path.isdir(path):
                 files = picture_files(path)
+                if not files and any(path.glob("*.npy")):
+                    files = [path]
                 if not files:
                     raise UserError(f"input: there is no picture in the folder {path}")
                 found += files

@@ -126,7 +126,7 @@ def test_arrays(name: str, place: str, here: Path, error_of: Callable[..., str])
 LABELS = {
     "objects": (Y.astype(object), "Python objects"),
     "complex": (Y.astype(complex), "complex128"),
-    "a column": (Y[:, None], "(20, 1)"),
+    "two columns": (np.stack([Y, Y], 1) + 2, "(20, 2)"),
     "one": (np.float64(3), "()"),
     "dates": (Y.astype("M8[s]"), "datetime64"),
     "endless": (np.where(Y == 1, np.inf, 0), "the label is inf"),

@@ -42,7 +42,7 @@ def as_features_of(path):
 
 def test_a_copy_for_another_process_holds_no_samples(saved):
     path, x = saved
-    rows = MappedRows(path, 1e9, torch.arange(20))
+    rows = MappedRows(path, 1e9, rows=torch.arange(20))
     written = pickle.dumps(rows)
     assert len(written) < 3000
     assert torch.equal(pickle.loads(written)[:], x[:20])

@@ -1,18 +1,19 @@
 """Torch beside every step of a training: the same gradient, clipping and rule, compared step by step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mlp_lightning.commands import check_oracle, check_oracle_rules
 from mlp_lightning.commands.check_adversary import AdversaryBeside
 from mlp_lightning.commands.check_gradients import allowance, kept_entries, parameter_gradients
 from mlp_lightning.commands.check_oracle import Gradients
 from mlp_lightning.commands.check_oracle_mixup import mixed_targets
+from mlp_lightning.commands.check_sides import Oracles, on_our_sides, remark, watch
 from mlp_lightning.commands.rounding import rounding_errors
 from mlp_lightning.commands.verdict import Row, compare, worst
 from mlp_lightning.data.loader import Batch
@@ -41,11 +42,17 @@ class Beside(pl.Callback):
         self.gradients: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.running: dict[str, list[Row]] = {}
+        # Units taken on our side of a kink, of how many.
+        self.followed, self.units = 0, 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let no step end the comparison: what is not finite fails it."""
         assert isinstance(pl_module, MLPModule)
         pl_module.let_steps_pass()
+        if not self.rates:
+            self.passes = watch(pl_module.workspace)
+            if pl_module.adversary is not None:
+                self.adversary.watch(pl_module.adversary)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
@@ -67,34 +74,39 @@ class Beside(pl.Callback):
         trainer.should_stop = len(self.rates) == self.steps
 
     def _compare_gradient(self, module: MLPModule, batch: Batch) -> None:
-        found, clipped = [], []
-        for dtype in (torch.float64, torch.float32):
-            targets = mixed_targets(batch, module.network.sizes[-1])
-            masks = kept_entries(module.network, self.options, len(self.rates) - 1, len(batch.x))
-            found.append(check_oracle.gradients(self.before, batch.x, targets, self.options, dtype, masks))
-        errors = rounding_errors(found[0].trace)
+        targets = mixed_targets(batch, module.network.sizes[-1])
+        masks = kept_entries(module.network, self.options, len(self.rates) - 1, len(batch.x))
+
+        def oracle(dtype: torch.dtype, sides: Sequence[Tensor]) -> Gradients:
+            return check_oracle.gradients(self.before, batch.x, targets, self.options, dtype, masks, sides)
+
+        (ours,) = self.passes
+        self.passes.clear()
+        found = on_our_sides(oracle, ours.sides, self.options["activation"], module.network.flat.dtype)
+        self.followed += found.followed
+        self.units += sum(side.numel() for side in ours.sides)
+        exact, rough = ({name: one.values[name] for name in self.parameters} for one in (found.exact, found.rough))
+        errors = rounding_errors(found.exact.trace)
         self._compare_running(module, found, errors)
         if module.adversary is not None:
-            terms = self.adversary.terms(module.adversary, self.before, batch, len(self.rates) - 1, found, masks)
-            term_errors = rounding_errors(terms[0].trace)
+            term = self.adversary.term(module.adversary, self.before, batch, len(self.rates) - 1, found, masks)
+            term_errors = rounding_errors(term.exact.trace)
             errors = {name: error + term_errors[name] for name, error in errors.items()}
-            for one, term in zip(found, terms, strict=True):
-                one.values.update({name: one.values[name] + term.values[name] for name in self.parameters})
-        for one in found:
-            gradient = {name: one.values[name] for name in self.parameters}
-            clipped.append(check_oracle_rules.clip(gradient, self.options))
-        for name, ours in parameter_gradients(module.network).items():
-            expected = clipped[0][name]
+            for total, one in ((exact, term.exact), (rough, term.rough)):
+                total.update({name: value + one.values[name] for name, value in total.items()})
+        clipped, clipped_rough = (check_oracle_rules.clip(total, self.options) for total in (exact, rough))
+        for name, gradient in parameter_gradients(module.network).items():
+            expected = clipped[name]
             # Clipping shortens errors along with what they are errors of; zeros do not tell by how much.
-            kept = float((expected / found[0].values[name]).nan_to_num().abs().max()) or 1.0
-            allowed = allowance(expected, clipped[1][name], errors[name] * kept, ours.dtype)
-            self.gradients[name].append(compare(name, ours, expected, allowed))
+            kept = float((expected / exact[name]).nan_to_num().abs().max()) or 1.0
+            allowed = allowance(expected, clipped_rough[name], errors[name] * kept, gradient.dtype)
+            self.gradients[name].append(compare(name, gradient, expected, allowed))
 
-    def _compare_running(self, module: MLPModule, found: list[Gradients], errors: Mapping[str, float]) -> None:
+    def _compare_running(self, module: MLPModule, found: Oracles, errors: Mapping[str, float]) -> None:
         """Batch norm's running statistics against those that torch's own make of the minibatch."""
         after = module.network.state_dict()
-        for name, expected in found[0].running.items():
-            allowed = allowance(expected, found[1].running[name], errors[name], after[name].dtype)
+        for name, expected in found.exact.running.items():
+            allowed = allowance(expected, found.rough.running[name], errors[name], after[name].dtype)
             self.running.setdefault(name, []).append(compare(name, after[name], expected, allowed))
 
     def _compare_movement(self, module: MLPModule) -> None:
@@ -121,6 +133,11 @@ class Beside(pl.Callback):
             expected = self.parameters[name].detach() - start
             allowed = eps * float(4 * start.abs().max() + operations * (expected.abs().max() + tiny))
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
+
+    @property
+    def remark(self) -> str:
+        """For the table's caption: how many units were taken on our side of a kink."""
+        return remark(self.options, self.followed + self.adversary.followed, self.units + self.adversary.units)
 
     def rows(self) -> list[Row]:
         """For every tensor the worst of all gradients, the first movement, and the worst of the later ones."""

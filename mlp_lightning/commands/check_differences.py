@@ -8,14 +8,13 @@ from torch import Tensor
 
 from mlp_lightning.commands import check_oracle
 from mlp_lightning.commands.check_gradients import (
-    ALLOWED,
     configured_loss,
     kept_entries,
     our_gradients,
     parameter_gradients,
     training_pass,
 )
-from mlp_lightning.commands.rounding import rounding_errors
+from mlp_lightning.commands.rounding import ALLOWED, rounding_errors
 from mlp_lightning.commands.verdict import Row, Table, compare
 from mlp_lightning.nn import MLP
 
@@ -42,7 +41,7 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
         options: the options of ``MLPModule``.
     """
     x = x.to(torch.float64, copy=True)
-    ours = our_gradients(network, x, y, options)
+    ours, _ = our_gradients(network, x, y, options)
     masks = kept_entries(network, options, 0, len(x))
     trace = check_oracle.gradients(network.state_dict(), x, y, options, torch.float64, masks).trace
     rounding = ALLOWED * EPS * rounding_errors(trace)["loss"] / STEP

@@ -1,24 +1,25 @@
 """The gradients of one minibatch against torch.autograd."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlp_lightning.commands import check_oracle
-from mlp_lightning.commands.rounding import rounding_errors
+from mlp_lightning.commands.check_sides import on_our_sides, remark
+from mlp_lightning.commands.rounding import ALLOWED, rounding_errors
 from mlp_lightning.commands.verdict import Table, compare, dtype_name
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.losses import Loss
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.training.recipe import make_dropout, make_loss
 
-ALLOWED = 10
 
-
-def our_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Logits, loss and hand-derived gradients of one minibatch, under the oracle's names.
+def our_gradients(
+    network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Logits, loss and hand-derived gradients of one minibatch, under the oracle's names, and the units above 0.
 
     Args:
         network: ``flat_grad`` is overwritten, and the result holds views of it.
@@ -32,7 +33,8 @@ def our_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]
     dlogits = loss.backward(loss_cache)
     dx = network.backward(dlogits, cache, input_gradient=True)
     assert dx is not None
-    return {"logits": logits, "loss": value, "dlogits": dlogits, **parameter_gradients(network), "dx": dx}
+    values = {"logits": logits, "loss": value, "dlogits": dlogits, **parameter_gradients(network), "dx": dx}
+    return values, [read > 0 for _, read, _ in cache[:-1]]
 
 
 def training_pass(network: MLP, options: Mapping[str, Any], step: int, rows: int) -> TrainingPass:
@@ -93,15 +95,16 @@ def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, An
     dtype = network.flat.dtype
     x = x.to(dtype)
     kept = kept_entries(network, options, 0, len(x))
-    oracle64, oracle32 = (
-        check_oracle.gradients(network.state_dict(), x, y, options, oracle_dtype, kept)
-        for oracle_dtype in (torch.float64, torch.float32)
-    )
-    ours = our_gradients(network, x, y, options)
-    errors = rounding_errors(oracle64.trace)
+
+    def oracle(oracle_dtype: torch.dtype, sides: Sequence[Tensor]) -> check_oracle.Gradients:
+        return check_oracle.gradients(network.state_dict(), x, y, options, oracle_dtype, kept, sides)
+
+    ours, our_sides = our_gradients(network, x, y, options)
+    found = on_our_sides(oracle, our_sides, options["activation"], dtype)
+    errors = rounding_errors(found.exact.trace)
     rows = []
-    for name, expected in oracle64.values.items():
-        allowed = allowance(expected, oracle32.values[name], errors[name], dtype)
+    for name, expected in found.exact.values.items():
+        allowed = allowance(expected, found.rough.values[name], errors[name], dtype)
         rows.append(compare(name, ours[name], expected, allowed))
     caption = (
         f"Gradients of {options['loss']} ({options['reduction']}) in {dtype_name(dtype)}, {len(x)} samples: ours "
@@ -109,5 +112,6 @@ def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, An
         f"Tolerated: {ALLOWED} times what rounding does to this network's gradients, measured in autograd itself plus "
         "the probable error of the sums.\n"
         "In the order of computation: a fault shows in its own row and in those that follow from it."
+        f"{remark(options, found.followed, sum(side.numel() for side in our_sides))}"
     )
     return Table(f"gradients, {dtype_name(dtype)}", caption, rows)

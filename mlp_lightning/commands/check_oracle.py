@@ -27,6 +27,9 @@ ACTIVATIONS: dict[str, Any] = {
     "softplus": lambda z: F.softplus(z, threshold=80),
 }
 
+# The slope below 0 of those whose slope jumps there; above it is 1.
+KINKED = {"relu": 0.0, "leaky_relu": 0.01}
+
 
 class Gradients(NamedTuple):
     """The tensors of one minibatch, and what they were computed from.
@@ -44,6 +47,11 @@ class Gradients(NamedTuple):
         """Of the whole computation."""
         return self.values["logits"].dtype
 
+    @property
+    def sides(self) -> list[Tensor]:
+        """Which units of each hidden layer read a number above 0, ``(B, H)``."""
+        return [number > 0 for number in self.trace.read]
+
 
 class KLTo(NamedTuple):
     """Stands for targets where the loss is ``weight`` · Σ_i KL(p_i ‖ softmax(logits)_i), p a constant."""
@@ -59,6 +67,7 @@ def gradients(
     options: Mapping[str, Any],
     dtype: torch.dtype,
     kept: Sequence[Tensor | None] = (),
+    sides: Sequence[Tensor] = (),
 ) -> Gradients:
     """Forward with torch.nn.functional, backward with autograd.
 
@@ -70,6 +79,8 @@ def gradients(
         options: the options of ``MLPModule``.
         dtype: of the whole computation.
         kept: which entries of each layer's input dropout keeps, ``(B, D)`` of bool, None for all; empty for no dropout.
+        sides: which units of each hidden layer lie above the kink of a ``KINKED`` activation, ``(B, H)`` of bool; empty
+            for what their numbers say.
     """
     depth = sum(name.startswith("layers.") for name in parameters) // 2
     norm = Norms(parameters, options, dtype)
@@ -87,7 +98,8 @@ def gradients(
             outputs.append(F.linear(inputs[k], weights[k], biases[k]))
             if k < depth - 1:
                 normed.append(norm(k, outputs[k]))
-                a = ACTIVATIONS[options["activation"]](normed[k])
+                f = ACTIVATIONS[options["activation"]]
+                a = _on_side(normed[k], sides[k], options) if sides else f(normed[k])
                 activated.append(a)
         logits = outputs[-1]
         loss = _loss(logits, y, options)
@@ -117,6 +129,11 @@ def gradients(
         steepest=_steepest(values["logits"], y, options),
     )
     return Gradients(values, trace, norm.running)
+
+
+def _on_side(n: Tensor, side: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """The straight line of the activation on a given side of its kink."""
+    return n * torch.where(side, n.new_ones(()), n.new_tensor(KINKED[options["activation"]]))
 
 
 def _tracked(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -108,6 +108,7 @@ def check_updates(
         "for the same gradient and learning rate.\n"
         f"Tolerated: for gradients as above; for movements four roundings of the weights and ({operations}) eps of the "
         f"movement, P = {module.network.flat.numel():,}."
+        f"{beside.remark}"
     )
     return Table(f"updates, {dtype_name(dtype)}", caption, rows)
 

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# How often the probable error may be exceeded.
+ALLOWED = 10
+
 
 class NormTrace(NamedTuple):
     """One norm: the axis of its sums, 0 over samples or 1 over units; γ, β ``(H,)``, Z, N and dN ``(B, H)``."""
@@ -50,29 +53,56 @@ class Trace(NamedTuple):
     loss: Tensor
     steepest: float
 
+    @property
+    def read(self) -> Sequence[Tensor]:
+        """What each hidden layer's activation reads, ``(B, H)``: N_k with norms, otherwise Z_k."""
+        return [norm.n for norm in self.norms] if self.norms else self.outputs[:-1]
+
+
+class ForwardErrors(NamedTuple):
+    """The probable errors of a forward pass, entry by entry, in units of eps.
+
+    Attributes:
+        read: of what each hidden layer's activation reads, ``(B, H)``.
+        inputs: of each layer's input, ``(B, D)``.
+        logits: of the logits, ``(B, K)``.
+        norms: of each norm.
+        statistics: of the worst entry of batch norm's running statistics, by name.
+    """
+
+    read: list[Tensor]
+    inputs: list[Tensor]
+    logits: Tensor
+    norms: "list[_Norm]"
+    statistics: dict[str, float]
+
+
+def forward_errors(trace: Trace) -> ForwardErrors:
+    """The probable errors of the forward pass."""
+    norms = [_Norm(norm) for norm in trace.norms]
+    statistics: dict[str, float] = {}
+    read_errors, input_errors = [], [torch.zeros_like(trace.inputs[0])]
+    for k, (weight, bias, a) in enumerate(zip(trace.weights, trace.biases, trace.inputs, strict=True)):
+        z_error = _through(input_errors[k], weight.t()) + a.abs() @ weight.abs().t() + bias.abs()
+        if k < len(trace.read):
+            if norms:
+                statistics |= norms[k].statistics(k, z_error)
+                z_error = norms[k].forward(z_error)
+            read_errors.append(z_error)
+            # f may be, like z Φ(z), z times the difference of numbers near 1.
+            error = z_error * trace.slopes[k].abs() + trace.read[k].abs()
+            input_errors.append(torch.maximum(_masked(error, trace.masks[k + 1]), trace.inputs[k + 1].abs()))
+    return ForwardErrors(read_errors, input_errors, z_error, norms, statistics)
+
 
 def rounding_errors(trace: Trace) -> dict[str, float]:
     """The probable error, in units of eps, of the worst entry of every tensor that backpropagation computes."""
     weights = [weight.abs() for weight in trace.weights]
     inputs = [a.abs() for a in trace.inputs]
     deltas = [delta.abs() for delta in trace.deltas]
-    depth = len(weights)
-
-    norms = [_Norm(norm) for norm in trace.norms]
-
-    errors: dict[str, float] = {}
-    input_errors = [torch.zeros_like(inputs[0])]
-    for k in range(depth):
-        z_error = _through(input_errors[k], weights[k].t()) + inputs[k] @ weights[k].t() + trace.biases[k].abs()
-        if k < depth - 1:
-            # f may be, like z Φ(z), z times the difference of numbers near 1.
-            read = trace.norms[k].n if norms else trace.outputs[k]
-            if norms:
-                errors |= norms[k].statistics(k, z_error)
-                z_error = norms[k].forward(z_error)
-            error = z_error * trace.slopes[k].abs() + read.abs()
-            input_errors.append(torch.maximum(_masked(error, trace.masks[k + 1]), inputs[k + 1]))
-    worst = float(z_error.max())
+    forward = forward_errors(trace)
+    norms, input_errors, errors = forward.norms, forward.inputs, forward.statistics
+    worst = float(forward.logits.max())
     # A probability near 1 or a loss near 0 is the difference of numbers near 1, or near the logits.
     delta_error = torch.full_like(deltas[-1], trace.steepest * (1 + worst))
     errors |= {
@@ -80,7 +110,7 @@ def rounding_errors(trace: Trace) -> dict[str, float]:
         "loss": float(trace.loss.abs()) + trace.steepest * len(inputs[0]) * worst,
         "dlogits": float(delta_error.max()),
     }
-    for k in reversed(range(depth)):
+    for k in reversed(range(len(weights))):
         weight_error = _through(delta_error.t(), inputs[k]) + _through(deltas[k].t(), input_errors[k])
         weight_error += deltas[k].t() @ inputs[k]
         bias_error = delta_error.square().sum(0).sqrt() + deltas[k].sum(0)

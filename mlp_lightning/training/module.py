@@ -233,6 +233,11 @@ class MLPModule(ConfiguredModule):
         return not self.trainer.fit_loop.epoch_loop._should_accumulate()
 
     @property
+    def workspace(self) -> Workspace:
+        """What makes the passes of this fit's steps."""
+        return self._hand_step.workspace
+
+    @property
     def adversary(self) -> VirtualAdversary | None:
         """What adds the term of virtual adversarial training to the steps of this fit."""
         return self._hand_step.adversary

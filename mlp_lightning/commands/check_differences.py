@@ -31,8 +31,8 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
     """(ℓ(θ + h) − ℓ(θ − h)) / 2h against dℓ/dθ at a few entries of every parameter and of x.
 
     An entry is the likelier to be drawn the larger its gradient. One whose step carries a unit over the kink of its
-    activation is drawn again, for there the difference is no derivative; a tensor without other entries is left out.
-    Twice the step tells how far the difference is from the derivative.
+    activation is drawn again, for there the difference is no derivative; a tensor without other entries is left out,
+    as the caption says. Twice the step tells how far the difference is from the derivative.
 
     Args:
         network: in float64; ``flat_grad`` is overwritten.
@@ -48,6 +48,7 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
     quotients = _Quotients(network, x, y, options)
     generator = torch.Generator().manual_seed(0)
     rows: list[Row] = []
+    left_out: list[str] = []
     places = {**network.state_dict(), "dx": x}
     for name in (*parameter_gradients(network), "dx"):
         values, gradient = places[name], ours[name].reshape(-1)
@@ -55,7 +56,9 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
         keys = gradient.abs() / torch.empty_like(gradient).exponential_(generator=generator)
         candidates = keys.topk(min(CANDIDATES, len(keys))).indices.tolist()
         entries, fine, coarse = quotients.at(values.view(-1), candidates)
-        if entries:
+        if not entries:
+            left_out.append(name)
+        else:
             truncation = float((fine - coarse).abs().max())
             allowed = RELATIVE_TOLERANCE * float(fine.abs().max()) + truncation + rounding
             shape = " × ".join(str(size) for size in values.shape)
@@ -65,6 +68,7 @@ def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, 
         f"Gradients of {options['loss']} ({options['reduction']}) in float64, {len(x)} samples: ours against central "
         f"differences of our own loss, h = {STEP:.0e}.\n"
         f"Tolerated: {RELATIVE_TOLERANCE:.0e}, {ALLOWED} roundings of the loss over h, and what a step of 2h changes."
+        + (f"\nLeft out, since every step tried crosses a kink: {', '.join(left_out)}." if left_out else "")
     )
     return Table("differences, float64", caption, rows)
 

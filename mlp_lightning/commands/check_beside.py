@@ -112,10 +112,10 @@ class Beside(pl.Callback):
     def _compare_movement(self, module: MLPModule) -> None:
         """θ_t − θ_{t−1} rather than θ_t, in which a wrong step of 10⁻⁶ would hide behind a weight of 1.
 
-        Allowed are four roundings of the weights, which no update can avoid, and beside them (64 + √P) eps of the
-        movement: 64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or
-        norm summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction.
-        The smallest normal number bounds what underflow takes.
+        Allowed are four roundings of each weight, which no update can avoid, and (64 + √P) eps of the largest movement:
+        64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or norm
+        summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction. The
+        smallest normal number bounds what underflow takes.
         """
         gradient = parameter_gradients(module.network)
         for name, parameter in self.parameters.items():
@@ -131,7 +131,7 @@ class Beside(pl.Callback):
         for name in self.parameters:
             after, start = state[name], self.before[name].to(torch.float64)
             expected = self.parameters[name].detach() - start
-            allowed = eps * float(4 * start.abs().max() + operations * (expected.abs().max() + tiny))
+            allowed = eps * (4 * start.abs() + operations * (expected.abs().max() + tiny))
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
 
     @property

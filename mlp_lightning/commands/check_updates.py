@@ -106,8 +106,8 @@ def check_updates(
         f"minibatches of {len(batches[0].y)} samples: every step beside torch's from the same weights.\n"
         f"Gradients, clipped if so configured, against torch.autograd's; movements of the weights against {oracle} "
         "for the same gradient and learning rate.\n"
-        f"Tolerated: for gradients as above; for movements four roundings of the weights and ({operations}) eps of the "
-        f"movement, P = {module.network.flat.numel():,}."
+        f"Tolerated: for gradients as above; for movements four roundings of each weight and ({operations}) eps of the "
+        f"largest movement, P = {module.network.flat.numel():,}."
         f"{beside.remark}"
     )
     return Table(f"updates, {dtype_name(dtype)}", caption, rows)

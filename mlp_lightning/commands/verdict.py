@@ -49,13 +49,27 @@ class Table(NamedTuple):
     rows: list[Row]
 
 
-def compare(name: str, ours: Tensor, oracle: Tensor, allowed: float) -> Row:
-    """Compare entry by entry in float64; tensors of different shapes differ infinitely."""
+def compare(name: str, ours: Tensor, oracle: Tensor, allowed: float | Tensor) -> Row:
+    """Compare entry by entry in float64; tensors of different shapes differ infinitely.
+
+    Args:
+        name: of the row.
+        ours: of any dtype.
+        oracle: in float64.
+        allowed: for all entries, or for each its own, in the oracle's shape: then the row is about the entry that comes
+            closest to its allowance or exceeds it most.
+    """
     shape = " × ".join(str(size) for size in oracle.shape) or "1"
     largest = _largest(oracle)
     if ours.shape != oracle.shape:
-        return Row(name, shape, math.inf, largest, allowed)
-    return Row(name, shape, _largest(ours.to(torch.float64) - oracle), largest, allowed)
+        return Row(name, shape, math.inf, largest, float(torch.as_tensor(allowed).max()))
+    errors = (ours.to(torch.float64) - oracle).abs()
+    if not isinstance(allowed, Tensor):
+        return Row(name, shape, float(errors.max()), largest, allowed)
+    # 0 of 0 is no error; any other strain that is not a number is the worst of all.
+    strain = torch.where(errors == 0, 0.0, errors / allowed).nan_to_num(math.inf)
+    entry = int(torch.where(allowed.isfinite(), strain, math.inf).argmax())
+    return Row(name, shape, float(errors.view(-1)[entry]), largest, float(allowed.view(-1)[entry]))
 
 
 def worst(rows: Sequence[Row], name: str) -> Row:

@@ -8,6 +8,7 @@ Statistics, ẑ and the gradients of γ and β are computed in float32 at least.
 becomes ẑ, and dN becomes dZ.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ def batch_norm_forward_(z: Tensor, size: int, total: Total) -> NormCache:
     """
     mean = total(z.sum(0)).div_(size)
     z.sub_(mean)
-    var = total(z.square().sum(0)).div_(size)
+    var = _held(total(z.square().sum(0)).div_(size))
     inverse_std = torch.rsqrt(var + EPS)
     return NormCache(z.mul_(inverse_std), inverse_std, mean, var)
 
@@ -79,7 +80,7 @@ def layer_norm_forward_(z: Tensor) -> NormCache:
     width = z.shape[1]
     mean = z.sum(1, keepdim=True).div_(width)
     z.sub_(mean)
-    var = z.square().sum(1, keepdim=True).div_(width)
+    var = _held(z.square().sum(1, keepdim=True).div_(width))
     inverse_std = torch.rsqrt(var + EPS)
     return NormCache(z.mul_(inverse_std), inverse_std, mean, var)
 
@@ -139,6 +140,11 @@ def follow_(norm: Norm, cache: NormCache) -> None:
         return
     norm.running_mean.lerp_(cache.mean.to(norm.running_mean.dtype), MOMENTUM)
     norm.running_var.lerp_((cache.var * (size / (size - 1))).to(norm.running_var.dtype), MOMENTUM)
+
+
+def _held(var: Tensor) -> Tensor:
+    """σ², or NaN where the dtype cannot hold it: with an infinite one ẑ would be 0, and nobody would hear of it."""
+    return var.fmod_(math.inf)
 
 
 def fine(dtype: torch.dtype) -> torch.dtype:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.nn.dropout import dropout_backward
+from mlp_lightning.nn.lengths import norm_and_scale
 from mlp_lightning.nn.linear import linear_backward_input
 from mlp_lightning.nn.mlp import MLP
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -175,6 +176,8 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 def _scale_rows_(d: Tensor, length: float) -> Tensor:
     """Give every row a Euclidean length, in place; rows of zeros stay."""
-    norms = torch.linalg.vector_norm(d, dim=1, keepdim=True)
+    norms, scales = norm_and_scale(d, 1, tiny=True)
+    if scales is not None:
+        d.div_(scales)
     # The root of the smallest number: length over it is still finite.
     return d.mul_(length / norms.clamp_min_(torch.finfo(d.dtype).tiny ** 0.5))

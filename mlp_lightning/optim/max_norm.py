@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from mlp_lightning.nn.lengths import norm_and_scale
 from mlp_lightning.optim.ranges import require_positive
+
+TINY = 1e-12
 
 
 def max_norm_(weight: Tensor, limit: float) -> None:
@@ -20,6 +23,10 @@ def max_norm_(weight: Tensor, limit: float) -> None:
         ValueError: ``limit`` outside its range.
     """
     require_positive("limit", limit)
-    norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    # Rows that are longer than a limit above 1e-12 have squares that do not vanish.
+    norms, scales = norm_and_scale(weight, 1, tiny=limit < TINY)
     # A row of zeros has the quotient ∞, and stays.
-    weight.mul_((limit / norms).clamp_(max=1.0))
+    if scales is None:
+        weight.mul_((limit / norms).clamp_(max=1.0))
+    else:
+        weight.div_(scales).mul_(torch.minimum(limit / norms, scales))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from mlp_lightning.nn.lengths import norm_and_scale
 from mlp_lightning.optim.moments import AdaptiveMoments
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_int
 from mlp_lightning.optim.update_rule import zero_at_first
@@ -181,7 +182,10 @@ def newton_schulz(
     """
     a, b, c = coefficients
     other, gram, polynomial = memory
-    x.div_(torch.linalg.vector_norm(x).clamp_(min=NORM_EPS))
+    norm, scale = norm_and_scale(x)
+    if scale is not None:
+        x.div_(scale)
+    x.div_(norm.clamp_(min=NORM_EPS))
     for _ in range(steps):
         torch.mm(x, x.t(), out=gram)
         torch.addmm(gram, gram, gram, beta=b, alpha=c, out=polynomial)

@@ -23,10 +23,13 @@ PART void softmax_rows(const float *restrict logits, const int64_t *restrict tar
             d[c] /= total;
         d[targets[i]] -= 1;
         losses[i] = logf(total) + (largest - z[targets[i]]);
+        if (losses[i] > FLT_MAX && z[targets[i]] > -INFINITY) /* two finite logits that far apart */
+            losses[i] = FLT_MAX;
     }
 }
 
-/* The losses (B) of logits (B, K) and classes (B), their sum, which ends at the largest float, and dlogits (B, K).
+/* The losses (B) of logits (B, K) and classes (B), their sum, and dlogits (B, K). Of finite logits the sum ends at the
+   largest float; it is infinite where a sample's own class has the logit -INFINITY.
    Returns 0, or 1 where a class is none of 0 ... K - 1 and nothing was done. */
 int softmax_cross_entropy(const float *logits, const int64_t *targets, float *losses, float *dlogits, double *loss_sum,
                           int64_t rows, int64_t classes, int threads)
@@ -39,7 +42,7 @@ int softmax_cross_entropy(const float *logits, const int64_t *targets, float *lo
           softmax_rows(logits, targets, losses, dlogits, start, stop, classes));
     for (int64_t i = 0; i < rows; i++)
         sum += losses[i];
-    *loss_sum = sum > FLT_MAX ? FLT_MAX : sum;
+    *loss_sum = sum > FLT_MAX && sum < INFINITY ? FLT_MAX : sum;
     return 0;
 }
 

@@ -7,6 +7,7 @@ samples' losses times ``scale``: ``1 / normalizer(logits, targets)`` for ``reduc
 scale enters the gradient here and nowhere else in the package.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -55,7 +56,10 @@ class SoftmaxCrossEntropy:
         return weights[targets].sum() if targets.ndim == 1 else (targets.to(logits) @ weights).sum()
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
-        """The loss (0-dim), finite for any finite logits, and the cache that ``backward`` takes."""
+        """The loss (0-dim), finite for any finite logits, and the cache that ``backward`` takes.
+
+        A logit of −∞ is a class that cannot be: the loss is infinite where a target's share of it is not 0.
+        """
         _check_minibatch(logits, targets, self.reduction)
         if self.class_weights is not None and self.class_weights.shape != logits.shape[1:]:
             raise ValueError(
@@ -64,9 +68,9 @@ class SoftmaxCrossEntropy:
         # log_softmax subtracts the row's maximum before it exponentiates (log-sum-exp), so nothing overflows.
         log_probs = torch.log_softmax(logits, 1)
         if targets.ndim == 2:
+            q = self._weighted_probabilities(log_probs, targets)
             # Where log p is −∞ and q is 0, their product is to be 0.
-            finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
-            losses = self._weighted_probabilities(log_probs, targets).mul_(finite).sum(1).neg_()
+            losses = q.mul_(log_probs.masked_fill(q == 0, 0.0)).sum(1).neg_()
         else:
             losses = self._losses_of_classes(log_probs, targets)
         scale: float | Tensor = 1.0
@@ -74,8 +78,9 @@ class SoftmaxCrossEntropy:
             scale = 1.0 / self.normalizer(logits, targets)
             losses = losses.mul_(scale)
         # Two finite logits may differ by more than the largest number: the loss is then that number, not infinity.
-        loss = losses.sum().clamp_(max=torch.finfo(losses.dtype).max)
-        return loss, (log_probs, targets, scale)
+        loss = losses.sum()
+        largest = loss.clamp(max=torch.finfo(losses.dtype).max)
+        return torch.where((logits == -math.inf).any(), loss, largest), (log_probs, targets, scale)
 
     def _losses_of_classes(self, log_probs: Tensor, targets: Tensor) -> Tensor:
         losses = -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)

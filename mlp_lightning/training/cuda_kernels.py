@@ -124,6 +124,7 @@ def loss_kernel(
     is_row, is_class = row < rows, (column < classes)[None, :]
     z = _layer(x, weight, bias, row, column, rows, classes, x_stride, weight_stride, DEPTH, PRECISION)
     z = tl.where(is_class, z, -float("inf"))
+    impossible = z == -float("inf")
     z -= tl.max(z, 1)[:, None]
     e = tl.exp(z)
     normalizer = tl.sum(e, 1)
@@ -131,7 +132,8 @@ def loss_kernel(
     q = tl.where(is_class, own.to(tl.float32) * (1 - smoothing) + smoothing / classes, 0.0)
     of_rows = tl.log(normalizer) - tl.sum(tl.where(q > 0, q * z, 0.0), 1)
     # Two finite logits may differ by more than the largest number: the loss is then that number, not infinity.
-    of_rows = tl.minimum(of_rows, 3.4028234663852886e38, propagate_nan=tl.PropagateNan.ALL)
+    largest = tl.minimum(of_rows, 3.4028234663852886e38, propagate_nan=tl.PropagateNan.ALL)
+    of_rows = tl.where(tl.sum(tl.where(impossible, q, 0.0), 1) > 0, of_rows, largest)
     tl.store(losses + tl.program_id(0), tl.sum(tl.where(is_row, of_rows, 0.0), 0))
     d = tl.where(is_row[:, None], (e / normalizer[:, None] - q) * scale, 0.0)
     inside = is_row[:, None] & (column < dlogits_stride)[None, :]

@@ -112,6 +112,8 @@ class HandStep:
         self._works: list[dist.Work | None] = []
         self._draws = Draws(seed, "vat", network.flat.device)
         self.gathered = Accumulation(accumulate, reduction) if accumulate > 1 else None
+        self._restores_running = accumulate > 1 and skips and network.running is not None
+        self._running: Tensor | None = None
         self.samples_seen = 0
         (self._group,) = rule.param_groups
         clips = clip_norm is not None or clip_value is not None
@@ -182,6 +184,9 @@ class HandStep:
             # The sums are gathered, and the update divides.
             dloss, dloss_of_adversary = self._dloss(1.0, logits), self._dloss(batch.size / whole, logits)
             adds = gathered.count > 0
+            if self._restores_running and gathered.count == 0:
+                assert self.network.running is not None
+                self._running = self.network.running.clone()
             gathered.add(whole)
         dlogits = loss.backward(cache, dloss)
         deltas = None
@@ -224,6 +229,9 @@ class HandStep:
             allowed = finiteness.allows(step, loss_sum, gradient, batch, training, lr, biases)
             if allowed:
                 workspace.follow()
+            elif self._running is not None:
+                # The minibatches before this one were finite, but their step is left out.
+                self.network.running.copy_(self._running)  # type: ignore[union-attr]
             # A scaler leaves the step out itself, and must hear of it.
             if allowed or self.scaler is not None:
                 self._update(gradient, keep_gradient)

@@ -50,9 +50,11 @@ class Finiteness:
 
     A step costs a look at the loss and at the gradients of biases, norms included. These are the sums of all deltas,
     and a delta that is not finite makes its sum so. What this passes over, a product of finite factors that overflows,
-    makes the weights infinite, thus the next step's loss as a rule. Weights are summed where a record, a validation, an
-    epoch or a checkpoint is due, so that none comes from bad ones. To skip steps the whole gradient is summed. A sum
-    may overflow though its terms are finite: then they are looked at one by one.
+    makes the weights infinite, thus the next step's loss as a rule. Not where the weight is multiplied with a 0, which
+    the passes in C skip, or leads into a unit that ReLU leaves at 0. Weights are summed before the first step, and
+    where a record, a validation, an epoch or a checkpoint is due, so that none comes from bad ones; the error then
+    names the last step after which they were finite. To skip steps the whole gradient is summed. A sum may overflow
+    though its terms are finite: then they are looked at one by one.
 
     A processor reads each number at once, which costs nothing there. Another device would have to be waited for: the
     numbers of the steps wait on it, in a row that is read where weights are summed. Skipping decides at every step, and
@@ -96,11 +98,18 @@ class Finiteness:
             self._row = torch.zeros(ROOM, dtype=self.network.flat.dtype, device=device)
         self._steps: list[int] = []
         self._noted = 0
+        self._seen_finite = 0
 
     @property
     def waits(self) -> bool:
         """Whether numbers are read later."""
         return self.readings.waits
+
+    def begin(self, step: int) -> None:
+        """Look at the weights before the first step, ``step``; later looks tell since when they are bad."""
+        if not math.isfinite(float(self.network.flat.detach().sum())):
+            self._raise_if(step, origin_in_weights(self.network, None))
+        self._seen_finite = step
 
     def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Before the backward pass, for a rule that changes the weights within it."""
@@ -201,7 +210,8 @@ class Finiteness:
                 # Meanwhile there may have been further ones.
                 self._raise_if(bad, origin.seen_after(max(steps, self._noted)))
             if not math.isfinite(values[-1]):
-                self._raise_if(steps - 1, origin_in_weights(self.network, lr))
+                self._raise_if(steps - 1, origin_in_weights(self.network, lr, self._seen_finite))
+            self._seen_finite = steps
 
         total = flat.sum().view(1)
         self.readings.ask(torch.cat([self._row[: len(noted)], total]) if noted else total, judge)
@@ -247,6 +257,9 @@ class Finiteness:
 
 class LetPass(Finiteness):
     """Looks at nothing: for those who compare steps, and are to see what becomes of one that is not finite."""
+
+    def begin(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
 
     def check_loss(self, *_: Any, **__: Any) -> None:
         """Nothing."""

@@ -84,6 +84,7 @@ class MLPModule(ConfiguredModule):
             skips=self.hparams["nonfinite"] == "skip",
             readings=self.readings,
         )
+        self._hand_step.finiteness.begin(self.global_step)
         # Like the steps in memory that is kept, for a few samples at a time.
         self._within_step = Workspace(self.evaluated_network, rows_with_zeros=FEW_ROWS)
         self._loss_within_step = in_place(self.loss)

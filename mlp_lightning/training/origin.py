@@ -65,11 +65,19 @@ def origin_in_gradient(network: MLP, flat: Tensor, lr: float | None) -> Origin |
     return None if _is_finite(flat) else Origin((4, 0), "the gradient of a norm overflows", _too_large(lr))
 
 
-def origin_in_weights(network: MLP, lr: float) -> Origin | None:
-    """Look at the weights, from the first layer to the last."""
+def origin_in_weights(network: MLP, lr: float | None, finite_after: int = 0) -> Origin | None:
+    """Look at the weights, from the first layer to the last.
+
+    Args:
+        network: whose weights they are.
+        lr: η of the steps before; None before the first one.
+        finite_after: the number of the last step after which all were finite; 0 for none.
+    """
+    since = f", but were after step {finite_after}" if finite_after else ""
     for k in range(len(network.layers)):
         if not _weights_are_finite(network, k):
-            return Origin((5, k), f"the weights of layer {k} are not finite after it", _too_large(lr))
+            when = "were not finite before it" if lr is None else f"are not finite after it{since}"
+            return Origin((5, k), f"the weights of layer {k} {when}", _too_large(lr))
     return None
 
 

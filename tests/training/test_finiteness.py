@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,9 +140,37 @@ def test_the_last_good_checkpoint_goes_on_to_the_straight_runs_bits(planted):
 def test_what_no_step_can_see_is_found_before_it_is_written(planted, model):
     # The unit's output is 0 whatever its input, and its gradient too.
     parts = planted({**model, "activation": "relu", "init": "glorot_uniform"}, {BAD: bad_weight(-INF, 0)})
-    with pytest.raises(NotFinite, match=r"^step 10 is not finite: the weights of layer 0 are not finite after it"):
+    message = "^step 10 is not finite: the weights of layer 0 are not finite after it, but were after step 5; likely"
+    with pytest.raises(NotFinite, match=message):
         run(parts)
     assert {read_checkpoint(path)["global_step"] for path in parts.checkpoints.iterdir()} == {5}
+
+
+def test_a_weight_behind_zeros_is_found_by_the_next_look(planted, dataset):
+    """No step sees it: the passes in C skip what a zero is multiplied with."""
+    parts = planted({**SGD, "activation": "relu"}, {BAD: bad_weight(NAN, 0)}, data={"batch_size": 16})
+    x = dataset.train_x.clone()
+    x[:, :8] = 0
+    parts.data._data = replace(dataset, train_x=x)
+    message = "^step 10 is not finite: the weights of layer 0 are not finite after it, but were after step 5; likely"
+    with pytest.raises(NotFinite, match=message):
+        run(parts)
+    assert {read_checkpoint(path)["global_step"] for path in parts.checkpoints.iterdir()} == {5}
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_first_weights_that_are_not_finite_are_found_before_the_first_step(planted, value):
+    parts = planted({**SGD, "activation": "relu"}, {})
+    configure = parts.module.configure_model
+
+    def spoil():
+        configure()
+        parts.module.network.layers[1].weight.detach()[0, 0] = value
+
+    parts.module.configure_model = spoil
+    message = "^step 1 is not finite: the weights of layer 1 were not finite before it; likely cause: inputs or first"
+    with pytest.raises(NotFinite, match=message):
+        run(parts)
 
 
 def test_without_a_checkpoint_there_is_none_to_return_to(planted):

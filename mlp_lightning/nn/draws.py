@@ -86,6 +86,11 @@ def mixed(*parts: int | str) -> int:
     """A seed made of several numbers and words, such that no sum of them repeats another's.
 
     Four bytes, since torch's CPU generator looks at no more.
+
+    Two generators of a run take its seed as it is: one draws the initial weights, the other which samples validate. A
+    purpose would change every weight and split that a seed stands for. They share the generator's numbers but no use
+    of them: weights take these as normal or uniform numbers, the split as an order of the samples. The orders of
+    epochs come from (seed, epoch), which no purpose can repeat.
     """
     words = " ".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(words, digest_size=4).digest(), "little")

@@ -376,3 +376,10 @@ def test_on_cuda():
     assert torch.equal(out, change(x.cuda(), y.cuda(), epoch=0, step=0))
     turned = deform(DeformOptions(flip=1.0), (28, 28), device="cuda")(x.cuda(), y.cuda(), epoch=0, step=0)
     torch.testing.assert_close(turned.cpu(), x.view(-1, 28, 28).flip(2).reshape(-1, 784), rtol=0, atol=1e-4)
+
+
+def test_copies_of_neighbouring_minibatches_share_no_draw():
+    x, y = images(1).expand(2, -1), torch.zeros(2).long()
+    change = deform(ALL, (28, 28), seed=1)
+    copies = [copy for k in range(4) for copy in change.copies(3, x, y, minibatch=k)]
+    assert len(torch.cat(copies).unique(dim=0)) == 4 * 3 * 2

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_lightning.nn.draws import Draws, kept_share
+from mlp_lightning.nn.draws import Draws, kept_share, mixed
 
 KINDS = {
     "uniform": lambda draws: draws.uniform(5),
@@ -103,3 +103,16 @@ def test_the_share_is_near_and_never_zero(p):
 def test_probabilities_out_of_range(p):
     with pytest.raises(ValueError, match=rf"^p must be in \[0, 1\), got {p}$"):
         kept_share(p)
+
+
+PURPOSES = ("dropout", "vat", "deform", "mixup partners", "mixup share")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 42, 2**32 - 1, 2**63])
+def test_no_two_streams_of_a_step_are_one(seed):
+    """Nor one with what draws the initial weights and the split, which take the seed as it is."""
+    steps = range(5000)
+    for step in steps:
+        streams = [mixed(seed, purpose, step) for purpose in PURPOSES]
+        streams += [mixed(seed, step), mixed(seed, "test split"), seed % 2**32]
+        assert len(set(streams)) == len(streams)

@@ -262,3 +262,19 @@ class TestMixedPrecision:
         assert not Workspace(network(dtype=torch.float32), torch.float32).is_mixed
         assert not Workspace(network(dtype=torch.bfloat16)).is_mixed
         assert Workspace(network(dtype=torch.float32), torch.bfloat16).is_mixed
+
+
+def test_mixed_precision_in_torch_decays_weights_and_biases_each_by_its_own_factor():
+    """Layer by layer, as where the processor has no products in bfloat16."""
+    (x, dlogits), (net, other) = minibatch(9, torch.float32), (network("tanh", torch.float32) for _ in range(2))
+    gradient(Workspace(other, torch.bfloat16), x, dlogits)
+    expected = [
+        (0.5 * layer.weight - 0.1 * layer.dweight, 0.75 * layer.bias - 0.1 * layer.dbias) for layer in other.layers
+    ]
+    workspace = Workspace(net, torch.bfloat16)
+    workspace.forward(x)
+    workspace.descend(dlogits, share=-0.1, keep=0.5, keep_bias=0.75)
+    assert not workspace.is_native
+    for layer, (weight, bias) in zip(net.layers, expected, strict=True):
+        torch.testing.assert_close(layer.weight.detach(), weight.detach(), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(layer.bias.detach(), bias.detach(), rtol=1e-6, atol=1e-7)

@@ -134,3 +134,16 @@ def test_one_process_has_no_shards(run):
     parts, _ = run(SHARDED)
     assert parts.module.shard is None
     assert parts.trainer.optimizers[0].param_groups[0]["params"] == [parts.module.network.flat]
+
+
+def test_shards_are_clipped_by_the_norm_of_the_whole_gradient(run, in_processes):
+    clipped = {"clip_norm": 0.05}
+    expected = run({**ADAM, **clipped}, max_epochs=1)[0].module.network.flat.detach()
+    unclipped = run(ADAM, max_epochs=1)[0].module.network.flat.detach()
+
+    def work(rank):
+        return run({**SHARDED, **clipped}, 2, max_epochs=1)[0].module.network.flat.detach()
+
+    for flat in in_processes(2, work):
+        torch.testing.assert_close(flat, expected, rtol=1e-9, atol=1e-9)
+    assert (unclipped - expected).abs().max() > 1e-3

@@ -13,6 +13,16 @@ test: ## run the tests
 test-all: ## run the tests with the slow ones
 	$(PYTHON) -m pytest -m 'not gpu and not interpreter'
 
+# Python itself is built without the sanitizers: their runtimes, and libstdc++, whose exceptions they wrap, come first.
+SANITIZERS = $(shell for name in libasan.so libubsan.so libstdc++.so.6; do gcc -print-file-name=$$name; done)
+C_TESTS = tests/test_native.py tests/nn/test_native_chain.py tests/nn/test_native_linear.py tests/nn/test_native_loss.py \
+	tests/nn/test_skipped_zeros.py tests/nn/test_infinite_losses.py tests/training/test_native_steps.py \
+	tests/training/test_denormals.py tests/optim/test_native.py
+
+sanitize: ## run the tests of the C sources under AddressSanitizer and UndefinedBehaviorSanitizer (gcc, 2 minutes)
+	CC=$(CURDIR)/tests/sanitize/cc LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
+		$(PYTHON) -m pytest -n 0 -q $(C_TESTS)
+
 lint: ## check style, format and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -40,4 +50,4 @@ faults: ## kill, damage and starve runs, and compare what they come to with the 
 leaks: ## train again and again in one process, and tell whether memory, files or threads grow (an hour)
 	$(PYTHON) benchmarks/leaks.py
 
-.PHONY: help install test test-all lint format bench experiments accuracy faults leaks
+.PHONY: help install test test-all sanitize lint format bench experiments accuracy faults leaks

@@ -13,7 +13,7 @@ class Length(NamedTuple):
     Args:
         steps_per_epoch: updates in an epoch; the last one may have fewer minibatches than the others.
         steps: updates in all; infinite for a training without an end.
-        epochs: epochs in all, also where ``max_steps`` ends the last one early; infinite likewise.
+        epochs: epochs in all, at least 1, also where ``max_steps`` ends the last one early; infinite likewise.
     """
 
     steps_per_epoch: int
@@ -38,7 +38,7 @@ def length_of(trainer: pl.Trainer, minibatches: int) -> Length:
     if trainer.max_steps != -1:
         ends.append(trainer.max_steps)
     steps = min(ends, default=math.inf)
-    epochs = steps if math.isinf(steps) else math.ceil(steps / max(1, steps_per_epoch))
+    epochs = steps if math.isinf(steps) else max(1, math.ceil(steps / max(1, steps_per_epoch)))
     return Length(steps_per_epoch, steps, epochs)
 
 

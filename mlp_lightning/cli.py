@@ -20,6 +20,7 @@ from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.own import OWN
 from mlp_lightning.data.source_options import OPTIONS_OF, SHARED
+from mlp_lightning.data.split_options import keep_split
 from mlp_lightning.errors import UserError
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail
@@ -161,6 +162,7 @@ class CLI(LightningCLI):
                         f"can only go on with its own, {trained.get(name)}"
                     )
             data = checkpoint.get("datamodule_hyper_parameters", {})
+            self._keep_split(options, checkpoint)
             changes = [*changed_options("model", options.model, trained), *changed_options("data", options.data, data)]
             tell(*changes)
             runs = log_folder(options.trainer.default_root_dir) / self._run_name
@@ -177,6 +179,7 @@ class CLI(LightningCLI):
                 # How another kind of files was read says nothing of these.
                 data = {name: value for name, value in data.items() if name not in READING}
             _take_over(options.data, defaults, data)
+            self._keep_split(options, checkpoint)
         if given in WORDS:
             tell(f"checkpoint: {options.ckpt_path}, step {checkpoint['global_step']}")
         self._description, self._sizes = checkpoint.get("data"), checkpoint["sizes"]
@@ -184,6 +187,13 @@ class CLI(LightningCLI):
             raise UserError(
                 f"--ckpt_path: {options.ckpt_path} is of an older version that did not keep how its data were read"
             )
+
+    def _keep_split(self, options: Namespace, checkpoint: dict[str, Any]) -> None:
+        trained = checkpoint.get("datamodule_hyper_parameters", {})
+        if options.data.dataset == trained.get("dataset"):
+            knows_rows = "rows" in checkpoint.get("data", {})
+            tell(*keep_split(options.data, trained, self.config.subcommand, knows_rows=knows_rows))
+            options.seed_everything = options.model.seed = options.data.seed
 
     def _take_checkpoint(self, options: Namespace) -> dict[str, Any] | None:
         """Read what ``--ckpt_path`` means, and put the file's path in place of a word; None to start anew."""

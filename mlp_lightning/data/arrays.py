@@ -13,12 +13,11 @@ from mlp_lightning.data.cells import is_missing
 from mlp_lightning.data.classes import encoded, label_text, names_of
 from mlp_lightning.data.mapped import MappedRows, Rows, as_features
 from mlp_lightning.data.notes import note
-from mlp_lightning.data.own import Split, Trained
+from mlp_lightning.data.own import Split, Trained, set_apart
 from mlp_lightning.data.part_names import PartName
 from mlp_lightning.data.preprocessing import ArrayPreprocessing, ImagePreprocessing, TablePreprocessing
 from mlp_lightning.data.source_options import SourceOptions, existing
 from mlp_lightning.data.sources import Dataset
-from mlp_lightning.data.splits import stratified
 from mlp_lightning.errors import UserError
 
 ALLOWED_SHAPES = "(N, D), (N, H, W) or (N, H, W, 3)"
@@ -53,14 +52,15 @@ def load_arrays(options: SourceOptions, split: Split, trained: Trained | None, t
     labels = _labels(train)
     class_names = names_of(labels) if trained is None else trained.class_names
     x, y = _rows(train, kind, options), encoded(labels, class_names, lambda row: f"{train.y_name}, row {row}")
+    test_rows = None
     if test is None:
-        train_rows, test_rows = stratified(y, options.test_size, options.test_seed)
+        train_rows, test_rows = set_apart(y, options, trained)
         parts = (_taken(x, train_rows), y[train_rows], _taken(x, test_rows), y[test_rows])
     else:
         parts = (x, y, *_samples(test, kind, class_names, options))
     val_x, val_y = (None, None) if validation is None else _samples(validation, kind, class_names, options)
     image_shape = trained.image_shape if trained is not None else _image_shape(kind)
-    return Dataset(*parts, image_shape, class_names, kind, val_x, val_y)
+    return Dataset(*parts, image_shape, class_names, kind, val_x, val_y, test_rows)
 
 
 def check_samples(part: Part) -> None:

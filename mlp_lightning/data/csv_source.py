@@ -8,11 +8,10 @@ from torch import Tensor
 
 from mlp_lightning.data.cells import Place, is_missing
 from mlp_lightning.data.classes import encoded, label_text, names_of
-from mlp_lightning.data.own import Split, Trained
+from mlp_lightning.data.own import Split, Trained, set_apart
 from mlp_lightning.data.preprocessing import TablePreprocessing
 from mlp_lightning.data.source_options import SourceOptions, existing
 from mlp_lightning.data.sources import Dataset
-from mlp_lightning.data.splits import stratified
 from mlp_lightning.data.table_learning import learn_table
 from mlp_lightning.data.tables import Table, read_table
 from mlp_lightning.errors import UserError
@@ -42,8 +41,9 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
     train_labels = _labels(train, label)
     class_names = names_of(train_labels) if trained is None else trained.class_names
     train_y = encoded(train_labels, class_names, Place(train.file, train.lines).line)
+    test_rows = None
     if test is None:
-        train_rows, test_rows = stratified(train_y, options.test_size, options.test_seed)
+        train_rows, test_rows = set_apart(train_y, options, trained)
         train, test = train.take(train_rows.tolist()), train.take(test_rows.tolist())
         train_y, test_y = train_y[train_rows], train_y[test_rows]
     else:
@@ -51,7 +51,7 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
     if preprocessing is None:
         preprocessing = learn_table(train.take(split(len(train_y)).tolist()), label, options)
     train_x, test_x = (_rows(preprocessing, part) for part in (train, test))
-    return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing)
+    return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing, test_rows=test_rows)
 
 
 def _paths(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None]:

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from mlp_lightning.data.classes import encoded, names_of
 from mlp_lightning.data.notes import note
-from mlp_lightning.data.own import Split, Trained
+from mlp_lightning.data.own import Split, Trained, set_apart
 from mlp_lightning.data.pictures import open_picture, picture_files, pixels, resized
 from mlp_lightning.data.preprocessing import ImagePreprocessing
 from mlp_lightning.data.source_options import SourceOptions, existing
 from mlp_lightning.data.sources import Dataset
-from mlp_lightning.data.splits import stratified
 from mlp_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,12 +47,13 @@ def load_image_folder(options: SourceOptions, split: Split, trained: Trained | N
     preprocessing = ImagePreprocessing(*shape, channels)
     class_names = names_of(train.labels) if trained is None else trained.class_names
     x, y = _samples(train, preprocessing, class_names)
+    test_rows = None
     if test is None:
-        train_rows, test_rows = stratified(y, options.test_size, options.test_seed)
+        train_rows, test_rows = set_apart(y, options, trained)
         parts = (x[train_rows], y[train_rows], x[test_rows], y[test_rows])
     else:
         parts = (x, y, *_samples(test, preprocessing, class_names))
-    return Dataset(*parts, preprocessing.image_shape, class_names, preprocessing)
+    return Dataset(*parts, preprocessing.image_shape, class_names, preprocessing, test_rows=test_rows)
 
 
 def _wanted_shape(options: SourceOptions, trained: Trained | None) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlp_lightning.data.classes import check_each_class_trains, check_training_classes
 from mlp_lightning.data.deform import Deform
 from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.kept_split import changes, check_enough_left, in_minibatches, others, record_of
 from mlp_lightning.data.length import length_of, limited
 from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.mapped import MappedRows, Rows
@@ -19,8 +20,10 @@ from mlp_lightning.data.mixup import Mixup
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import OWN, Trained, load_own, trained_on
 from mlp_lightning.data.preprocessing import Unknown
+from mlp_lightning.data.row_keys import row_keys
 from mlp_lightning.data.source_options import Channels, Missing, SourceOptions, source_options
 from mlp_lightning.data.sources import Dataset, load_dataset
+from mlp_lightning.data.split_record import TRAIN, VAL, Recognised, SplitRecord, recognise, split_record
 from mlp_lightning.data.splits import holdout, per_batch, train_share
 from mlp_lightning.errors import UserError
 
@@ -71,7 +74,8 @@ class DataModule(pl.LightningDataModule):
         test_path: For your own files: those of the test set, where they are not in ``root``.
         test_size: For your own files without a test set: a count or a fraction of the samples to set apart for it, of
             each class in proportion.
-        test_seed: Seed of that choice, of its own, so that trainings with other seeds keep the same test set.
+        test_seed: Seed of that choice, of its own, so that trainings with other seeds keep the same test set. With a
+            checkpoint its split is kept, whatever these options are.
         image_size: For image_folder: [height, width] that all pictures are scaled to; null for their own, if it is one.
         channels: For image_folder: grey or rgb; null for rgb if any picture has colours.
         skip_unreadable: For image_folder: leave pictures out that cannot be read, and list them.
@@ -158,6 +162,10 @@ class DataModule(pl.LightningDataModule):
         self.seed = seed
         self._data: Dataset | None = None
         self._trained: Trained | None = None
+        # The samples of a checkpoint, found again, and what the next one is to keep of the split.
+        self._found: Recognised | None = None
+        self._record: SplitRecord | None = None
+        self._compared = False
         # Whether validation samples came with the set, so that all training samples train.
         self._validates_apart = False
 
@@ -165,8 +173,27 @@ class DataModule(pl.LightningDataModule):
         """Read files of the user's own as those of a training were read: its ``Dataset.description()``.
 
         Categories, statistics, size of images and order of classes are then the training's, and nothing is learned.
+        What trained, validated and tested does so again, whatever else the files hold now.
         """
         self._trained = trained_on(description)
+
+    def go_on(self, description: Mapping[str, Any], stage: str) -> None:
+        """Read again by ``read_as`` what was read and split without the checkpoint that is now loaded."""
+        if self.dataset not in OWN or self._trained is not None or "rows" not in description:
+            return
+        if self._record is not None and self._record.equals(split_record(description["rows"])):
+            return
+        self.read_as(description)
+        self._data = self._record = None
+        self._compared = False
+        self.setup(stage)
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint keeps: ``Dataset.description()`` and, of files of the user's own, how they were split."""
+        record = self._record
+        if record is None and self._trained is not None:
+            record = self._trained.record
+        return self.data.description() | ({} if record is None else {"rows": record.to_dict()})
 
     @property
     def data(self) -> Dataset:
@@ -181,6 +208,9 @@ class DataModule(pl.LightningDataModule):
         data = load_own(self.dataset, self.source, self._trains, self._trained, test_only=test_only)
         if data.val_y is not None:
             self._check_own_validation(len(data.val_y))
+        if self._trained is not None and self._trained.record is not None and not test_only:
+            self._found = recognise(data, self._trained.record)
+            return self._found.data
         if not test_only:
             counts = data.train_y[self._trains(len(data.train_y))].bincount(minlength=data.n_classes)
             check_training_classes(counts, data.class_names, f"data.root: {self.root}")
@@ -205,6 +235,11 @@ class DataModule(pl.LightningDataModule):
         # A test of other files by a checkpoint needs nothing of the training set, which may be far away.
         if self._data is None and stage == "test" and self._trained is not None and self.source.test_path is not None:
             self._data = self._load(test_only=self.dataset in OWN)
+        if self.dataset in OWN and not self._compared:
+            self._compare_with_checkpoint(stage)
+            self._compared = True
+        if self.dataset in OWN and self._record is None and stage == "fit":
+            self._keep_split()
         # A checkpoint's deformations need not fit the data set that it is tested on.
         if self.deform.is_on and (self.test_deformations or stage not in ("validate", "test", "predict")):
             self.deform.check_data(self.data.image_shape, self.data.class_names)
@@ -213,10 +248,56 @@ class DataModule(pl.LightningDataModule):
         # In minibatches that both train and validate both parts are handed out.
         self._train_indices = torch.arange(n) if self.validation == "per_batch" else trains
 
+    def _compare_with_checkpoint(self, stage: str) -> None:
+        """Tell what has changed in the files since the checkpoint; raises UserError where too little is left."""
+        data, found, place = self.data, self._found, f"data.root: {self.root}"
+        if found is not None:
+            validates = stage in ("fit", "validate") and self._splits
+            tests = stage in ("fit", "test") and not found.has_test_files
+            check_enough_left(found, stage, place, tests=tests, validates=validates)
+            if line := changes(found, stage):
+                note(f"{place} has changed since the checkpoint: {line}")
+            if validates and not found.known[VAL]:
+                note("data.validation: the checkpoint was trained on all samples, also on those that validate now")
+            if stage == "fit" and found.known[VAL] and self._validates_apart and self.validation != "none":
+                note(f"{place}: the {found.known[VAL]} samples that validated train from now on")
+        elif self._trained is not None and len(data.train_y) and not (stage == "test" and data.test_rows is None):
+            note(
+                f"the checkpoint does not say which samples of {self.root} it was trained on: those that test and "
+                "validate are drawn by their place there"
+            )
+        known = None if self._trained is None else self._trained.record
+        if stage == "test" and known is not None and (found is None or found.has_test_files):
+            self._tell_overlap(row_keys(data.test_x, data.test_y), known, "the checkpoint was trained on")
+
+    def _keep_split(self) -> None:
+        """Note for the checkpoints of this training which rows are for what."""
+        if self._found is not None:
+            place, n = f"data.root: {self.root}", len(self.data.train_y)
+            if self.validation == "per_batch" and self._found.known[VAL]:
+                self._found = in_minibatches(self._found, per_batch(n, self.batch_size)[1], place)
+                self._data = self._found.data
+            counts = self.data.train_y[self._trains(n)].bincount(minlength=self.data.n_classes)
+            check_training_classes(counts, self.data.class_names, place)
+        self._record = record_of(self.data, self._split(len(self.data.train_y))[1], self._found)
+        self._tell_overlap(self._record.test, self._record, "train")
+
+    def _tell_overlap(self, test_keys: Tensor, record: SplitRecord, what: str) -> None:
+        if count := int(torch.isin(test_keys, record.of(TRAIN)).sum()):
+            name = "data.root" if self.source.test_path is None else "data.test_path"
+            note(f"{name}: {count} of the {len(test_keys)} samples that test are among those that {what}")
+
+    @property
+    def _splits(self) -> bool:
+        """Whether a share of the training samples validates."""
+        return self.validation != "none" and not self._validates_apart
+
     def _split(self, n: int) -> tuple[Tensor, Tensor]:
         """Which of n samples train, and which validate."""
-        if self.validation == "none" or n == 0 or self._validates_apart:
+        if n == 0 or not self._splits:
             return torch.arange(n), torch.arange(0)
+        if self._found is not None and self._found.known[VAL]:
+            return others(self._found.validates, n), self._found.validates
         if self.validation == "per_batch":
             trains, validates = per_batch(n, self.batch_size)
             if len(validates) == 0:

@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from mlp_lightning.data.preprocessing import Preprocessing, preprocessing_from
 from mlp_lightning.data.source_options import SourceOptions
 from mlp_lightning.data.sources import Dataset
+from mlp_lightning.data.split_record import SplitRecord, split_record
+from mlp_lightning.data.splits import stratified
 from mlp_lightning.errors import UserError
 
 # Indices of the samples that train, of N that are not in the test set.
@@ -28,6 +31,8 @@ class Trained(NamedTuple):
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     preprocessing: Preprocessing
+    # None of an older version.
+    record: SplitRecord | None = None
 
 
 def trained_on(description: Mapping[str, Any]) -> Trained:
@@ -37,9 +42,26 @@ def trained_on(description: Mapping[str, Any]) -> Trained:
             tuple(description["class_names"]),
             tuple(description["image_shape"]),
             preprocessing_from(description["preprocessing"]),
+            split_record(description["rows"]) if "rows" in description else None,
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"--ckpt_path: the checkpoint does not say how its data were read ({error})") from error
+
+
+def set_apart(y: Tensor, options: SourceOptions, trained: Trained | None) -> tuple[Tensor, Tensor]:
+    """Which samples of one file train, and which test; where a checkpoint knows them, all train until it is asked.
+
+    Args:
+        y: classes ``(N,)``.
+        options: with ``test_size`` and ``test_seed``.
+        trained: what a checkpoint knows.
+
+    Returns:
+        Training and test indices as ``stratified``.
+    """
+    if trained is not None and trained.record is not None:
+        return torch.arange(len(y)), torch.arange(0)
+    return stratified(y, options.test_size, options.test_seed)
 
 
 def load_own(

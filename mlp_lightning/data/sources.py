@@ -34,7 +34,8 @@ class Dataset:
     (height, width, 3), and () for samples that are no images; pixels are in [0, 1]. ``class_names[k]`` names class k.
     ``preprocessing`` makes such a row from a sample as the user has it; left out, it is that of images, or of arrays.
     ``val_x`` and ``val_y`` are validation samples that came with the set; None where a share of the training samples
-    validates.
+    validates. ``test_rows`` are the test samples' rows ``(M,)``, ascending, in a file with all samples; None where they
+    have files of their own.
     """
 
     train_x: Rows
@@ -46,6 +47,7 @@ class Dataset:
     preprocessing: Preprocessing = None  # type: ignore[assignment]
     val_x: Rows | None = None
     val_y: Tensor | None = None
+    test_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.preprocessing is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlp_lightning.data.length import length_of
 from mlp_lightning.data.loader import Batch, Batches
+from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
 from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
@@ -376,7 +377,7 @@ class MLPModule(ConfiguredModule):
         # A module that was made by hand need not have data.
         datamodule = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
         if datamodule is not None:
-            checkpoint["data"] = datamodule.data.description()
+            checkpoint["data"] = datamodule.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
         # As many processes go on with their own sums, to the last bit; others share the sum of all.
@@ -391,6 +392,9 @@ class MLPModule(ConfiguredModule):
         if not hasattr(self, "network"):
             self._build(tuple(checkpoint["sizes"]))
         self.check_widths(self.network.sizes[0], self.network.sizes[-1], checkpoint["sizes"])
+        datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, DataModule) and "data" in checkpoint and self.trainer.state.fn is not None:
+            datamodule.go_on(checkpoint["data"], self.trainer.state.fn.value)
         # Those of a training that goes on follow from its data, as they did when it began.
         if self.hparams["class_weights"] == "balanced" and self.class_weights is None:
             self.weigh(checkpoint["class_weights"])

@@ -2,10 +2,13 @@
 
 import argparse
 import statistics
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mlp_lightning.commands.run_options import check_leaves_results
 from mlp_lightning.commands.runs import Run, execute, plan
 from mlp_lightning.errors import UserError
 
@@ -47,12 +50,16 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
     if options.ensemble and options.seeds < 2:
         raise UserError(f"--ensemble: got --seeds {options.seeds}, must be at least 2 networks to average")
     runs = plan([find_config(name).resolve() for name in names], options.grid, options.seeds)
+    for run in runs:
+        check_leaves_results(run.options, run.experiment)
     logs = _log_folder(options.logs)
+    _tell_outdated(runs, logs)
     results: dict[Run, tuple[Path, dict[str, Any]]] = {}
-    for run, folder, metrics in execute(runs, logs, options.jobs):
-        results[run] = (folder, metrics)
-        share = f"{metrics['test/accuracy']:.2%}"
-        print(f"[{len(results)}/{len(runs)}] {run.experiment}, seed {run.seed}: {share} on the test set", flush=True)
+    with closing(execute(runs, logs, options.jobs)) as done:
+        for run, folder, metrics in done:
+            results[run] = (folder, metrics)
+            told = f"{run.experiment}, seed {run.seed}: {metrics['test/accuracy']:.2%} on the test set"
+            print(f"[{len(results)}/{len(runs)}] {told}", flush=True)
     results = {run: results[run] for run in runs}
     ensembles = _ensembles(results) if options.ensemble else {}
     measured = {run: metrics for run, (_, metrics) in results.items()}
@@ -61,6 +68,13 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         _write_ensembles(logs / "ensemble.json", ensembles)
     _draw_curves(logs / "compare.png", results, options.seeds)
     print(f"TensorBoard: tensorboard --logdir {logs}")
+
+
+def _tell_outdated(runs: list[Run], logs: Path) -> None:
+    waiting = [run for run in runs if run.finished(logs) is None]
+    for changed, count in Counter(run.outdated(logs) for run in waiting).items():
+        if changed is not None:
+            print(f"{count} of {len(runs)} runs are repeated, for {changed} changed since", flush=True)
 
 
 def _log_folder(name: str) -> Path:

@@ -1,22 +1,25 @@
 """Many fits, each in a process and a folder of its own; finished ones are not repeated."""
 
-import hashlib
+import glob
 import itertools
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mlp_lightning.commands.children import Children
+from mlp_lightning.commands.fingerprint import PACKAGE, data_digest, digest, program_digest
+from mlp_lightning.commands.run_options import GROUPS, all_options, read_config
 from mlp_lightning.errors import UserError
 
-PACKAGE = Path(__file__).resolve().parent.parent
+# What the table says of every run.
+NEEDED = ("test/accuracy", "test/loss", "seconds", "epochs")
 
 
 @dataclass(frozen=True)
@@ -32,41 +35,74 @@ class Run:
         """What the seeds of one experiment share: the config's name and the settings."""
         return " ".join([self.config.stem, *(f"{option}={value}" for option, value in self.settings)])
 
-    @property
+    @cached_property
+    def _read(self) -> Any:
+        return read_config(self.config)
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """What is set, by dotted names: by the config, configs that it names, and the settings."""
+        return all_options(self._read, self.settings)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes with the config's options, the settings and the seed, but not with a config's comments."""
-        try:
-            options = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except yaml.YAMLError:
-            # The fit itself says what is wrong with it.
-            options = None
-        text = repr((options, self.settings, self.seed))
-        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        """Digests of the options (but not of comments in a config), settings and seed; of the data; of the program."""
+        named = [(name, read_config(Path(text))) for name, text in self.settings if name in GROUPS]
+        text = repr((self._read, self.settings, self.seed, *named))
+        return f"{digest(text)}-{data_digest(self.options)}-{program_digest()}"
 
     def folder(self, logs: Path) -> Path:
         """Where ``fit`` is told to put its logs."""
+        return logs / f"{self._name}-{self.fingerprint}"
+
+    @property
+    def _name(self) -> str:
         plain = "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in self.experiment)
-        return logs / f"{plain}-seed{self.seed}-{self.fingerprint}"
+        return f"{plain}-seed{self.seed}"
 
     def finished(self, logs: Path) -> Path | None:
         """The folder of its tested fit; None before that."""
-        for metrics in sorted(self.folder(logs).glob("lightning_logs/*/version_*/metrics.json"), reverse=True):
-            if "test/accuracy" in json.loads(metrics.read_text()):
-                return metrics.parent
-        return None
+        return next(_finished(self.folder(logs)), None)
 
-    def start(self, logs: Path, threads: int) -> None:
-        """Fit; raises UserError with the fit's own last line if it fails."""
+    def outdated(self, logs: Path) -> str | None:
+        """What has changed since a finished run of the same options: the data, the program or both; None for none."""
+        options, data, program = self.fingerprint.split("-")
+        changed = []
+        for folder in logs.glob(f"{glob.escape(self._name)}-{options}*"):
+            digests = folder.name.removeprefix(f"{self._name}-").split("-")
+            if folder == self.folder(logs) or next(_finished(folder), None) is None:
+                continue
+            # An older version kept digests of the options only.
+            other_data = digests[1:2] != [data] and len(digests) == 3
+            other_program = digests[2:] != [program]
+            changed.append(" and ".join(["the data"] * other_data + ["the program"] * other_program))
+        return min(changed, key=len, default=None)
+
+    def start(self, logs: Path, threads: int, children: Children) -> None:
+        """Fit; raises UserError with the fit's own last line if it fails, or if it leaves no test."""
         command = [sys.executable, "-m", "mlp_lightning", "fit", "--config", str(self.config)]
         command += ["--seed_everything", str(self.seed), "--trainer.enable_progress_bar", "false"]
         command += ["--trainer.default_root_dir", str(self.folder(logs))]
         command += [f"--{option}={value}" for option, value in self.settings]
-        path = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": path}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
-            raise UserError(f"{self.experiment}, seed {self.seed}: {lines[-1].removeprefix('error: ')}")
+        paths = [str(PACKAGE.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        # No module is taken from the folder in which the command is given, a yaml.py say: nor by processes of the fit.
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONSAFEPATH": "1"}
+        status, errors = children.run(command, {**environment, "PYTHONPATH": os.pathsep.join(paths)})
+        where = f"{self.experiment}, seed {self.seed}"
+        if status != 0:
+            lines = errors.strip().splitlines() or [f"exit status {status}"]
+            raise UserError(f"{where}: {lines[-1].removeprefix('error: ')}")
+        if self.finished(logs) is None:
+            raise UserError(f"{where}: the fit left no metrics.json with the results of a test in {self.folder(logs)}")
+
+
+def _finished(folder: Path) -> Iterator[Path]:
+    """The folders of tested fits in a run's folder, the newest first."""
+    for path in sorted(folder.glob("lightning_logs/*/version_*/metrics.json"), reverse=True):
+        with suppress(OSError, ValueError):
+            metrics = json.loads(path.read_text())
+            if isinstance(metrics, dict) and all(isinstance(metrics.get(name), int | float) for name in NEEDED):
+                yield path.parent
 
 
 def plan(configs: Sequence[Path], grid: Sequence[str], seeds: int) -> list[Run]:
@@ -111,20 +147,23 @@ def _split(values: str) -> list[str]:
     return parts
 
 
-def execute(runs: Sequence[Run], logs: Path, jobs: int) -> Iterator[tuple[Run, Path, dict[str, Any]]]:
+def execute(runs: Sequence[Run], logs: Path, jobs: int) -> Generator[tuple[Run, Path, dict[str, Any]], None, None]:
     """Run what is not finished, ``jobs`` at a time; yields each run with its folder and metrics as it is done.
+
+    A signal to end goes to the fits under way, which are waited for.
 
     Raises:
         UserError: a fit failed; those under way are finished first, and none is started after it.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool:
+    children = Children()
+    with children.ended_by_signals(), ThreadPoolExecutor(jobs) as pool:
         waiting = {}
         for run in runs:
             if (folder := run.finished(logs)) is not None:
                 yield run, folder, json.loads((folder / "metrics.json").read_text())
             else:
-                waiting[pool.submit(run.start, logs, threads)] = run
+                waiting[pool.submit(run.start, logs, threads, children)] = run
         try:
             for future in as_completed(waiting):
                 future.result()

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,11 +34,11 @@ class FakeFits:
         self.accuracy = accuracy or {}
         self.fail_at = fail_at
 
-    def __call__(self, command: list[str], **options: object) -> subprocess.CompletedProcess:
+    def __call__(self, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         self.commands.append(command)
         seed = int(command[command.index("--seed_everything") + 1])
         if seed == self.fail_at:
-            return subprocess.CompletedProcess(command, 2, "", "Seed set to 1\nerror: model.lr: got -1, must be more\n")
+            return 2, "Seed set to 1\nerror: model.lr: got -1, must be more\n"
         folder = Path(command[command.index("--trainer.default_root_dir") + 1]) / "lightning_logs" / "x" / "version_0"
         (folder / "checkpoints").mkdir(parents=True)
         accuracy = self.accuracy.get(seed, 0.5)
@@ -49,13 +48,13 @@ class FakeFits:
         checkpoint = {"state_dict": {}, "hyper_parameters": {}, "sizes": [2, 2], "window": {}}
         checkpoint["history"] = {"val/accuracy": ([10, 20], [0.5 + seed / 10, 0.9])}
         torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return 0, ""
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> FakeFits:
     fake = FakeFits({0: 0.9, 1: 0.8, 2: 0.85})
-    monkeypatch.setattr(runs_module.subprocess, "run", fake)
+    monkeypatch.setattr(runs_module.Children, "run", staticmethod(fake))
     return fake
 
 
@@ -97,7 +96,7 @@ def test_finished_runs_are_not_repeated_until_the_config_changes(config: Path, t
 
 def test_run_without_a_test_is_not_finished(config: Path, tmp_path: Path, fits: FakeFits) -> None:
     (run,) = plan([config], [], 1)
-    run.start(tmp_path, 1)
+    run.start(tmp_path, 1, runs_module.Children())
     metrics = next(tmp_path.rglob("metrics.json"))
     assert run.finished(tmp_path) == metrics.parent
     metrics.write_text(json.dumps({"val/accuracy": 0.9}))
@@ -106,7 +105,7 @@ def test_run_without_a_test_is_not_finished(config: Path, tmp_path: Path, fits: 
 
 def test_failed_fit_is_told_in_its_own_words(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeFits(fail_at=1)
-    monkeypatch.setattr(runs_module.subprocess, "run", fake)
+    monkeypatch.setattr(runs_module.Children, "run", staticmethod(fake))
     with pytest.raises(UserError, match=r"^small, seed 1: model\.lr: got -1, must be more$"):
         list(execute(plan([config], [], 3), tmp_path, 1))
     assert plan([config], [], 1)[0].finished(tmp_path) is not None
@@ -153,7 +152,7 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
 def test_ensemble_is_a_column_and_a_file(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predicted: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runs_module.subprocess, "run", FakeFits({0: 0.8, 1: 0.8, 2: 0.8}))
+    monkeypatch.setattr(runs_module.Children, "run", staticmethod(FakeFits({0: 0.8, 1: 0.8, 2: 0.8})))
     logs = tmp_path / "logs"
     compare([str(config), "--logs", str(logs), "--ensemble", "--grid", "model.lr=1,2"], Path)
     printed = capsys.readouterr().out
@@ -176,7 +175,7 @@ def test_ensemble_is_a_column_and_a_file(
 def test_ensemble_of_networks_that_are_not_those_tested_is_told(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predicted: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runs_module.subprocess, "run", FakeFits({0: 0.8, 1: 0.6, 2: 0.8}))
+    monkeypatch.setattr(runs_module.Children, "run", staticmethod(FakeFits({0: 0.8, 1: 0.6, 2: 0.8})))
     compare([str(config), "--logs", str(tmp_path), "--ensemble"], Path)
     told = [line for line in capsys.readouterr().out.splitlines() if "when it was tested" in line]
     assert told == ["small, seed 1: 1 errors now, 2 when it was tested"]

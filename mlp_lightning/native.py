@@ -2,26 +2,43 @@
 
 import ctypes
 import functools
+import os
+import sys
 
 import torch
 from torch import Tensor
 
-from mlp_lightning.compilation import compilation
+from mlp_lightning.compilation import Compilation, compilation
+from mlp_lightning.errors import UserError
+
+# One of each source, to know that none is missing.
+FUNCTIONS = ("adam", "flush_denormals", "forward_pass", "linear_forward", "make_steps", "softmax_cross_entropy")
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """All C functions of the package, or None where they cannot be compiled."""
-    compiled = compilation()
-    if compiled is None:
-        return None
-    path = compiled.library()
+    """All C functions of the package, or None where they cannot be compiled or loaded; the reason is printed once."""
     try:
-        return None if path is None else ctypes.CDLL(str(path))
-    except OSError:
+        compiled = compilation()
+        return None if compiled is None else _load(compiled)
+    except UserError as error:
+        # Of the processes of a training, one for each machine tells.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"no C functions, so steps take longer: {' '.join(str(error).split())}", file=sys.stderr)
         return None
+
+
+def _load(compiled: Compilation) -> ctypes.CDLL:
+    try:
+        functions = ctypes.CDLL(str(compiled.library()))
+    except OSError as error:
+        raise UserError(f"the library that was compiled cannot be loaded: {error}; TMPDIR names its folder") from error
     finally:
         compiled.discard()
+    missing = [name for name in FUNCTIONS if not hasattr(functions, name)]
+    if missing:
+        raise UserError(f"the library that was compiled has no function {missing[0]}")
+    return functions
 
 
 def function_of_torch(name: str) -> ctypes.c_void_p | None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,7 +35,15 @@ def written_beside(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left of ``written_beside`` in a folder that nobody writes in now."""
+def remove_leftovers(folder: Path, *, age: float = 0.0) -> None:
+    """Remove what killed processes left of ``written_beside`` in a folder.
+
+    Args:
+        folder: Where nobody writes now, or else a file that is being written is younger than ``age``.
+        age: In seconds; younger files stay.
+    """
+    limit = time.time() - age
     for path in folder.glob(_TEMPORARY.format("[0-9a-f]" * 32)):
-        path.unlink()
+        with suppress(OSError):
+            if path.lstat().st_mtime <= limit:
+                path.unlink()

@@ -118,7 +118,7 @@ def test_killed_at_every_kind_of_moment(elsewhere, killed, run_main, straight, c
     killed(checkpoints.AtomicCheckpointIO, "save_checkpoint", 2, after=True)
     killed(NoPictures, "on_test_end", 1, after=True)
     run_main(*FIT, "--ckpt_path", "last")
-    assert "logs: go on in lightning_logs/default/version_1 from step 12" in capsys.readouterr().out.splitlines()
+    assert "logs: resumed in lightning_logs/default/version_1 from step 12" in capsys.readouterr().out.splitlines()
     assert {path.name for path in RUNS.iterdir()} == {"version_0", "version_1"}
     expected, checkpoint = straight
     assert {"train/loss", "val/loss", "val/raw_loss", "health/noise_scale", "test/loss", "result/test/loss"} <= set(

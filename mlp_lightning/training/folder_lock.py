@@ -46,6 +46,23 @@ def hold(folder: Path) -> None:
     _held = path, file
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Whether a process has held ``folder`` and none does now; false too where the system has no such locks."""
+    if sys.platform == "win32":
+        return False
+    try:
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
 def _let_go() -> None:
     global _held
     if _held is not None:

@@ -15,9 +15,12 @@ from mlp_lightning.atomic import remove_leftovers, written_beside
 from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.event_files import go_back, synced_size
-from mlp_lightning.training.folder_lock import hold
+from mlp_lightning.training.folder_lock import hold, is_abandoned
 from mlp_lightning.training.newest import EVENTS, Origin, note_start
 from mlp_lightning.training.run_folder import is_first, log_folder, tell, tensorboard_logger
+
+# Seconds; nothing takes so long to write.
+WRITTEN_WITHIN = 3600.0
 
 
 class RunLogger(TensorBoardLogger):
@@ -26,7 +29,10 @@ class RunLogger(TensorBoardLogger):
     Args:
         logs: Where the runs of all configs are.
         name: The config's name.
-        origin: The run whose curves go on here, if any.
+        origin: The run whose curves continue here, if any.
+
+    Attributes:
+        carries_curves: Whether they were taken over, once the training has begun.
     """
 
     def __init__(self, logs: Path, name: str, origin: Origin | None = None) -> None:
@@ -34,6 +40,7 @@ class RunLogger(TensorBoardLogger):
         # With tensorboard's queue of 10 events a record of dozens of scalars waits for the disk.
         super().__init__(logs, name=name, version=version, default_hp_metric=False, max_queue=1000)
         self._origin = origin
+        self.carries_curves = False
 
     @property
     def log_dir(self) -> str:
@@ -49,6 +56,7 @@ class RunLogger(TensorBoardLogger):
         folder = Path(self.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
         hold(folder)
+        self._remove_leftovers(folder)
         if self._origin is None or checkpoint is None:
             note_start(folder, checkpoint)
             return
@@ -56,15 +64,21 @@ class RunLogger(TensorBoardLogger):
         content = read_checkpoint(checkpoint)
         step, run = content["global_step"], self._origin.run
         if self._origin.goes_on:
-            for place in (folder, folder / "checkpoints"):
-                remove_leftovers(place)
-            tell(f"logs: go on in {folder} from step {step}")
+            tell(f"logs: resumed in {folder} from step {step}")
         else:
             note_start(folder, checkpoint)
             tell(f"logs: {folder}, with the curves of {run} up to step {step}")
         go_back(run, content[EVENTS], folder)
+        self.carries_curves = True
         # A TensorBoard that has been watching forgets the later steps too.
         self._kwargs["purge_step"] = step + 1
+
+    def _remove_leftovers(self, own: Path) -> None:
+        """Remove what killed runs of this config left half written."""
+        for folder in Path(self.root_dir).glob("version_*"):
+            age = 0.0 if folder == own or is_abandoned(folder) else WRITTEN_WITHIN
+            for place in (folder, folder / "checkpoints"):
+                remove_leftovers(place, age=age)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints on disk: which file is meant, and what it holds, read as data only and without Lightning."""
 
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -29,13 +30,13 @@ def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path"
     """The checkpoint that is meant.
 
     Args:
-        name: A file; a folder of a run, or of several, for the newest ``best.ckpt`` in it, or else ``last.ckpt``; or
-            one of the words ``best`` and ``last`` for the newest file of that name under ``logs``.
+        name: A file; a folder of a run, or of several, for the newest run's tested file, else its ``best.ckpt``, else
+            its ``last.ckpt``; or one of the words ``best`` and ``last`` for the newest of that name under ``logs``.
         option: What an error calls it.
         logs: Where runs are.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or the newest run has no ``best.ckpt``: an older run's is not meant.
     """
     path = Path(name).expanduser()
     if str(name) in ("best", "last"):
@@ -46,11 +47,32 @@ def find_checkpoint(name: str | os.PathLike[str], *, option: str = "--ckpt_path"
         if not os.path.isfile(path):
             raise UserError(f"{option}: there is no file {path}")
         return path
-    for file_name in wanted:
-        found = [file for file in folder.rglob(file_name) if file.is_file()]
-        if found:
-            return max(found, key=lambda file: file.stat().st_mtime)
-    raise UserError(f"{option}: got {name}, but there is no {' nor '.join(wanted)} in {folder} or the folders below it")
+    newest = _newest(folder, wanted)
+    if newest is None:
+        missing = " nor ".join(wanted)
+        raise UserError(f"{option}: got {name}, but there is no {missing} in {folder} or the folders below it")
+    if str(name) == "best" and (run := _newest(folder, ["best.ckpt", "last.ckpt"])) != newest:
+        assert run is not None
+        if not run.with_name("best.ckpt").is_file():
+            raise UserError(f"{option}: got best, but the newest run has no best.ckpt, only {run}; give that file")
+    if len(wanted) > 1:
+        files = [newest.with_name(file_name) for file_name in (tested_file(newest.parent.parent), *wanted) if file_name]
+        return next(file for file in files if file.is_file())
+    return newest
+
+
+def _newest(folder: Path, names: Sequence[str]) -> Path | None:
+    found = [file for file_name in names for file in folder.rglob(file_name) if file.is_file()]
+    return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+
+
+def tested_file(run_folder: Path) -> str | None:
+    """The name of the checkpoint that a run's ``metrics.json`` is of; None where it names none."""
+    try:
+        name = json.loads((run_folder / "metrics.json").read_bytes())["weights"]["file"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return name if isinstance(name, str) and name == Path(name).name and name.endswith(".ckpt") else None
 
 
 def read_checkpoint(

@@ -22,16 +22,19 @@ from mlp_lightning.data.own import OWN
 from mlp_lightning.data.source_options import OPTIONS_OF, SHARED
 from mlp_lightning.data.split_options import keep_split
 from mlp_lightning.errors import UserError
+from mlp_lightning.memory import out_of_memory
 from mlp_lightning.messages import plain_words
-from mlp_lightning.start import answer, fail
+from mlp_lightning.start import answer, fail, system_error
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.denormals import no_denormals
 from mlp_lightning.training.early_stopping import Patience
+from mlp_lightning.training.evaluation import Weights
 from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.freed_memory import keep_freed_memory
 from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
+from mlp_lightning.training.judged_weights import JudgedWeights
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.newest import Origin, changed_options, newest_checkpoint, note_start, origin_of
 from mlp_lightning.training.no_profiler import NoProfiler
@@ -52,8 +55,6 @@ HEALTH_EVERY_N_RECORDS = 4
 WORDS = ("best", "last", "auto")
 # A full disk, a spent quota, a limit of a file's size.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# A folder, or a whole file system, that may only be read.
-READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
 # Options of the user's own files.
@@ -81,6 +82,7 @@ class CLI(LightningCLI):
         self._arguments = sys.argv[1:] if args is None else list(args)
         # What the checkpoint, if one is given, knows of its data, and how wide its layers are.
         self._description: dict[str, Any] | None = None
+        self._weights: Weights | None = None
         self._sizes: list[int] | None = None
         # The run that a fit carries on.
         self._origin: Origin | None = None
@@ -133,9 +135,10 @@ class CLI(LightningCLI):
         )
         parser.add_argument(
             "--test",
-            type=Literal["last", "best", "never"],
-            default="last",
-            help="Which weights fit tests at its end: the last ones, those of best validation accuracy, or none.",
+            type=Literal["best", "last", "never"] | None,
+            default=None,
+            help="Which weights fit tests at its end, and a run's folder stands for: those of best validation accuracy "
+            "(best.ckpt) or the last ones; never for no test. Null for best where there is a best.ckpt, else last.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -159,7 +162,7 @@ class CLI(LightningCLI):
                 if options.model[name] != trained.get(name):
                     raise UserError(
                         f"model.{name}: got {options.model[name]}, but {options.ckpt_path} "
-                        f"can only go on with its own, {trained.get(name)}"
+                        f"can only resume with its own, {trained.get(name)}"
                     )
             data = checkpoint.get("datamodule_hyper_parameters", {})
             self._keep_split(options, checkpoint)
@@ -183,6 +186,7 @@ class CLI(LightningCLI):
         if given in WORDS:
             tell(f"checkpoint: {options.ckpt_path}, step {checkpoint['global_step']}")
         self._description, self._sizes = checkpoint.get("data"), checkpoint["sizes"]
+        self._weights = Weights.of_checkpoint(Path(options.ckpt_path), checkpoint)
         if options.data.dataset in OWN and self._description is None:
             raise UserError(
                 f"--ckpt_path: {options.ckpt_path} is of an older version that did not keep how its data were read"
@@ -212,7 +216,7 @@ class CLI(LightningCLI):
         if word == "auto" and options.trainer.logger is False:
             raise UserError("--ckpt_path: got auto, which looks in the log folder: trainer.logger must not be false")
         newest, checkpoint, passed_over = newest_checkpoint(logs / self._run_name)
-        tell(*(f"passed over: {line}" for line in passed_over))
+        tell(*(f"skipped: {line}" for line in passed_over))
         if newest is None and word == "last":
             raise UserError(f"--ckpt_path: got last, but {logs / self._run_name} holds no whole checkpoint of a fit")
         if newest is None:
@@ -248,12 +252,24 @@ class CLI(LightningCLI):
             kwargs["logger"] = make_logger(trainer.default_root_dir, self._run_name, self._origin)
         self.report = Report()
         self.checkpoints = checkpoint_callbacks()
-        callbacks = [Histograms(), Health(HEALTH_EVERY_N_RECORDS), Pictures(), self.report, EventsOfCheckpoints()]
+        best, last = self.checkpoints
+        keeps = trainer.enable_checkpointing is not False
+        # There is no best one where nothing validates.
+        validates = trainer.limit_val_batches != 0
+        self.judged = JudgedWeights(config.test, best if keeps and validates else None, last if keeps else None)
+        # What draws and tells at the end of the training comes after what chooses the weights.
+        callbacks = [
+            self.judged,
+            Histograms(),
+            Health(HEALTH_EVERY_N_RECORDS),
+            Pictures(),
+            self.report,
+            EventsOfCheckpoints(),
+        ]
         if trainer.enable_progress_bar is not False:
             callbacks.append(GroupProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
-        if trainer.enable_checkpointing is not False:
-            # There is no best one where nothing validates.
-            callbacks += self.checkpoints if trainer.limit_val_batches != 0 else self.checkpoints[1:]
+        if keeps:
+            callbacks += [best, last] if validates else [last]
         if config.patience is not None:
             callbacks.append(Patience("val/loss", patience=config.patience))
         if trainer.profiler is None:
@@ -270,8 +286,8 @@ class CLI(LightningCLI):
             raise UserError(f"trainer: {error} (given: {given})") from error
         check_strategy(instance)
         # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
-        last = self.checkpoints[1] if trainer.enable_checkpointing is not False else None
-        instance.callbacks.append(Interruption(last))  # type: ignore[attr-defined]
+        self.interruption = Interruption(last if keeps else None)
+        instance.callbacks.append(self.interruption)  # type: ignore[attr-defined]
         return instance
 
     def after_instantiate_classes(self) -> None:
@@ -281,6 +297,8 @@ class CLI(LightningCLI):
         self.datamodule.setup(self.subcommand)
         data = self.datamodule.data
         self.model.check_widths(data.n_features, data.n_classes, self._sizes)
+        if self.subcommand != "fit":
+            self.model.judged = self._weights
 
     @staticmethod
     def _check_own_options(config: Namespace) -> None:
@@ -313,8 +331,16 @@ class CLI(LightningCLI):
             super()._run_subcommand(subcommand)
             return
         # Not around the options too, whose checks compare with 0.
-        with no_denormals(), settled_objects():
-            super()._run_subcommand(subcommand)
+        try:
+            with no_denormals(), settled_objects():
+                super()._run_subcommand(subcommand)
+        except Stopped as stopped:
+            kept = [Path(each.best_model_path) for each in self.checkpoints if each.best_model_path]
+            stopped.trained = self.interruption.trained
+            # To train on the last weights are wanted, and to test those that the training is judged by.
+            tests_best = stopped.trained and self.config_init.fit.test != "last"
+            stopped.kept = [path for path in (kept if tests_best else kept[::-1]) if path.is_file()]
+            raise
 
     def before_fit(self) -> None:
         """Take the run's folder, and note where the training starts from, for one that goes on after it."""
@@ -326,23 +352,17 @@ class CLI(LightningCLI):
             note_start(folder, self.config.fit.ckpt_path)
 
     def after_fit(self) -> None:
-        """Test, then tell."""
-        weights = self.config_init.fit.test
-        if weights != "never" and not self.trainer.interrupted:
-            self.trainer.test(
-                self.model,
-                self.datamodule,
-                ckpt_path=self._best_checkpoint() if weights == "best" else None,
-                verbose=False,
-                weights_only=True,
-            )
-        self.report.finish(self.trainer, self.model)
-
-    def _best_checkpoint(self) -> str:
-        best = self.checkpoints[0].best_model_path
-        if not best:
+        """Test the weights that the training is judged by, then tell."""
+        choice, failure = self.config_init.fit.test, self.judged.failure
+        if choice == "best" and not self.checkpoints[0].best_model_path:
             raise UserError("test: got best, but the training ended before its first validation; use last")
-        return best
+        if choice == "best" and failure is not None:
+            raise UserError(f"test: got best, but {failure}")
+        if failure is not None:
+            tell(f"the last weights take the place of the best: {failure}")
+        if choice != "never" and not self.trainer.interrupted:
+            self.trainer.test(self.model, self.datamodule, verbose=False)
+        self.report.finish(self.trainer, self.model)
 
     def after_validate(self) -> None:
         """Tell."""
@@ -386,18 +406,20 @@ def main(args: list[str] | None = None) -> None:
         fail(str(error))
     except MisconfigurationException as error:
         fail(f"trainer: {error}")
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if error.errno in READ_ONLY:
-            fail(f"{error.filename or 'a file of the run'} cannot be opened or written: {error.strerror}")
-        if error.errno not in NO_ROOM:
-            raise
-        fail(f"a file of the run cannot be written: {error.strerror}; make room, and go on with --ckpt_path auto")
-    except RuntimeError as error:
+        if error.errno in NO_ROOM:
+            fail(f"a file of the run cannot be written: {error.strerror}; make room, then resume with --ckpt_path auto")
+        fail(system_error(error))
+    except (MemoryError, RuntimeError) as error:
+        if (line := out_of_memory(error)) is not None:
+            fail(line)
         if not is_lost_process(error):
             raise
         fail(
             "another process of this training has ended or no longer answers; if it has printed no error of its own, "
-            "it was killed. Go on with fit --ckpt_path and the run's last.ckpt, on any number of devices "
+            "it was killed. Resume with fit --ckpt_path and the run's last.ckpt, on any number of devices "
             f"({error})"
         )
     except ValueError as error:

@@ -41,7 +41,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(half, run_cli, capsys, elsew
         file.truncate(5000)
     cli = run_cli(*FIT, "--trainer.max_epochs", 2, "--ckpt_path", "auto")
     out = capsys.readouterr().out
-    assert f"passed over: {FOLDER}/version_0/checkpoints/last.ckpt is not a readable checkpoint" in out
+    assert f"skipped: {FOLDER}/version_0/checkpoints/last.ckpt is not a readable checkpoint" in out
     assert f"checkpoint: {FOLDER}/version_0/checkpoints/best.ckpt, step 4" in out
     assert cli.trainer.global_step == 8
 

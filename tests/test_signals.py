@@ -77,7 +77,7 @@ def test_the_line_that_is_printed_goes_on_to_the_same_end(run, number, status, d
     code, output, _ = run(fit, number)
     assert code == status, output
     assert "Traceback" not in output
-    (line,) = re.findall(r"^stopped at step 42; to go on: python train\.py (.*)$", output, re.MULTILINE)
+    (line,) = re.findall(r"^stopped at step 42; to resume: python train\.py (.*)$", output, re.MULTILINE)
     code, output, _ = run(shlex.split(line))
     assert code == 0, output
     straight, resumed = (read_checkpoint(runs / f"version_{n}/checkpoints/last.ckpt") for n in (0, 1))

@@ -20,7 +20,7 @@ from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
-from mlp_lightning.training.evaluation import Evaluation
+from mlp_lightning.training.evaluation import Evaluation, Weights
 from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.recipe import (
     ADVERSARY_OPTIONS,
@@ -216,6 +216,8 @@ class ConfiguredModule(pl.LightningModule):
         self.skipped_steps = 0
         self.results: dict[str, float] = {}
         self.counts: dict[str, Tensor] = {}
+        # Which weights these are of, once a training has ended or a checkpoint was given.
+        self.judged: Weights | None = None
         # What a checkpoint has gathered towards the update that the steps of a fit begin with.
         self._gathered: dict[str, Any] = {}
 

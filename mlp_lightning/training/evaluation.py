@@ -1,6 +1,8 @@
 """Loss and confusion counts over a whole evaluation set, exact for any cut into batches and processes."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,22 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
 from mlp_lightning.training.strategy import sum_over_ranks
+
+
+class Weights(NamedTuple):
+    """Which weights were evaluated: the name of their file, None where there is none, and how far they were trained."""
+
+    file: str | None
+    epoch: int
+    step: int
+
+    @classmethod
+    def of_checkpoint(cls, path: Path, content: dict[str, Any]) -> "Weights":
+        """The weights of a checkpoint; the first epoch is 1, and a running epoch counts."""
+        return cls(path.name, content.get("epoch", 0) + 1, content.get("global_step", 0))
+
+    def __str__(self) -> str:
+        return f"{self.file or 'last weights'}, epoch {self.epoch}"
 
 
 class Evaluation(nn.Module):

@@ -13,7 +13,7 @@ from mlp_lightning.data.loader import Batch
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.nn.workspace import Workspace
-from mlp_lightning.training.interruption import going_on
+from mlp_lightning.training.interruption import with_checkpoint
 from mlp_lightning.training.origin import Origin, origin_in_gradient, origin_in_step, origin_in_weights, origin_unknown
 from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.shard import Shard
@@ -42,7 +42,7 @@ class NotFinite(UserError):
         """One line, with the command of these arguments that returns to the checkpoint."""
         if self.checkpoint is None:
             return str(self)
-        return f"{self.args[0]}; to return to the last good checkpoint: {going_on(arguments, self.checkpoint)}"
+        return f"{self.args[0]}; to return to the last good checkpoint: {with_checkpoint(arguments, self.checkpoint)}"
 
 
 class Finiteness:

@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals that end a job: training stops at a step it can go on from to the last bit."""
+"""Ctrl-C and the signals that end a job: training stops at a step from which it resumes to the last bit."""
 
 import shlex
 import signal
@@ -22,8 +22,12 @@ class Stopped(BaseException):
 
     Args:
         signal_number: which one.
-        checkpoint: what the training can go on from, if that was saved.
+        checkpoint: what was saved to resume from, if anything was.
         step: the step at which that is.
+
+    Attributes:
+        kept: what the run had saved before the signal, the file to use first.
+        trained: whether the training was over.
     """
 
     def __init__(self, signal_number: int, checkpoint: Path | None = None, step: int | None = None) -> None:
@@ -31,6 +35,8 @@ class Stopped(BaseException):
         self.signal_number = signal_number
         self.checkpoint = checkpoint
         self.step = step
+        self.kept: list[Path] = []
+        self.trained = False
 
     @property
     def status(self) -> int:
@@ -38,14 +44,22 @@ class Stopped(BaseException):
         return 128 + self.signal_number
 
     def message(self, arguments: Sequence[str]) -> str:
-        """One line: what is left, and how to go on with the command of these arguments."""
-        if self.checkpoint is None:
+        """One line: what is left, and how to continue the command of these arguments."""
+        if self.checkpoint is not None:
+            return f"stopped at step {self.step}; to resume: {with_checkpoint(arguments, self.checkpoint)}"
+        if not self.kept:
             return "stopped; no checkpoint was written by it"
-        return f"stopped at step {self.step}; to go on: {going_on(arguments, self.checkpoint)}"
+        if not self.trained:
+            command = with_checkpoint(arguments, self.kept[0])
+            return f"stopped at once; to resume from the newest checkpoint: {command}"
+        files = " and ".join(str(path) for path in self.kept)
+        fit = list(arguments).index("fit") if "fit" in arguments else 0
+        command = with_checkpoint([*arguments[:fit], "test", *arguments[fit + 1 :]], self.kept[0])
+        return f"stopped after the training, which left {files}; to test: {command}"
 
 
-def going_on(arguments: Sequence[str], checkpoint: Path) -> str:
-    """The command of these arguments that goes on from a checkpoint."""
+def with_checkpoint(arguments: Sequence[str], checkpoint: Path) -> str:
+    """The command of these arguments with another ``--ckpt_path``."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
@@ -90,6 +104,7 @@ class Interruption(Checkpoint):
         self._noted = 0
         self._requeues = 0
         self._requeue: Any = None
+        self.trained = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which would save nothing; it puts the old handlers back at its end."""
@@ -134,10 +149,18 @@ class Interruption(Checkpoint):
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop before the test; ``last.ckpt`` is that of the last epoch."""
+        """Stop before the test; ``last.ckpt`` is that of the last epoch. From here on a signal ends at once."""
         self._agree(trainer)
         if self._noted:
             raise Stopped(self._noted, self._file(trainer), trainer.global_step)
+        self.trained = True
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                signal.signal(number, _stop_at_once)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where nothing was left to train, no training has ended."""
+        self.trained = True
 
     def _stop(self, trainer: pl.Trainer) -> None:
         self._agree(trainer)

@@ -247,7 +247,7 @@ class MLPModule(ConfiguredModule):
     @property
     def samples_seen(self) -> int:
         """Samples that the steps of this fit have trained on, over all processes."""
-        return self._hand_step.samples_seen
+        return self._hand_step.samples_seen if hasattr(self, "_hand_step") else 0
 
     @property
     def _validates_within_steps(self) -> bool:
@@ -361,8 +361,18 @@ class MLPModule(ConfiguredModule):
         # The processes agree already; without sync_dist Lightning warns that they might not.
         self.log_dict(values, prog_bar=name == "val", logger=False, sync_dist=True)
         self.results |= values
+        if name == "val" and self.trainer.state.fn == "fit":
+            self.results["val/step"] = self.global_step
         if record:
             self.record(values, self.global_step)
+
+    def take_validation(self, checkpoint: dict[str, Any]) -> None:
+        """Put the validation results of a checkpoint in the place of this training's latest."""
+        kept = {name: value for name, value in self.results.items() if not name.startswith("val/")}
+        results, counts = checkpoint.get("results", {}), checkpoint.get("counts", {})
+        self.results = kept | {name: value for name, value in results.items() if name.startswith("val/")}
+        self.counts.pop("val", None)
+        self.counts |= {"val": counts["val"]} if "val" in counts else {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the weights alone do not say; raises NotFinite."""

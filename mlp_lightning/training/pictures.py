@@ -23,7 +23,8 @@ from mlp_lightning.figures import (
     weights_figure,
 )
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.run_folder import run_folder, tensorboard
+from mlp_lightning.training.run_folder import run_folder, tensorboard, tensorboard_logger
+from mlp_lightning.training.run_logger import RunLogger
 from mlp_lightning.training.strategy import gather_from_ranks
 
 CURVES = ["train/loss", "val/loss", "val/accuracy"]
@@ -42,18 +43,21 @@ class Pictures(pl.Callback):
     def __init__(self) -> None:
         self._mistakes: list[tuple[Tensor, ...]] = []
         self._validations = 0
+        self._shown: list[str] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Count the validations of a training from its beginning."""
-        self._validations = 0
+        self._validations, self._shown = 0, []
 
     def state_dict(self) -> dict[str, Any]:
-        """How many validations there were."""
-        return {"validations": self._validations}
+        """How many validations there were, and which pictures of the training's data were shown."""
+        return {"validations": self._validations, "shown": self._shown}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._validations = state_dict["validations"]
+        # Checkpoints from before this was noted had shown the digits at their start.
+        self._shown = list(state_dict.get("shown", ["digits"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the first training images, and deformed ones; lay out the chart of the notebook's three curves."""
@@ -67,9 +71,16 @@ class Pictures(pl.Callback):
         images = data.train_x[:DIGITS_SHOWN].view(-1, *data.image_shape)
         labels = data.train_y[:DIGITS_SHOWN]
         title = f"The first {len(labels)} training images"
-        self._show(trainer, "digits", digits_figure(images, labels, data.class_names, title), png=True)
+        if not _carries_curves(trainer):
+            self._shown = []
+        self._show_once(trainer, "digits", "digits", digits_figure(images, labels, data.class_names, title))
         if _datamodule(trainer).deform.is_on:
-            self._show(trainer, "deformed", _deformed(trainer), png=True)
+            self._show_once(trainer, "deformed", f"deformed: {_datamodule(trainer).deform}", _deformed(trainer))
+
+    def _show_once(self, trainer: pl.Trainer, tag: str, content: str, figure: Figure) -> None:
+        """Show a picture unless a resumed run's events have one of this content; the run's folder gets its PNG."""
+        self._show(trainer, tag, figure, png=True, event=content not in self._shown)
+        self._shown = [*dict.fromkeys((*self._shown, content))]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the confusion matrix of the validation set, if it is its turn."""
@@ -143,7 +154,8 @@ class Pictures(pl.Callback):
     def _confusion(self, trainer: pl.Trainer, module: pl.LightningModule, part: str) -> Figure:
         assert isinstance(module, MLPModule)
         name = {"val": "Validation", "test": "Test"}[part]
-        return confusion_figure(module.counts[part], _datamodule(trainer).data.class_names, name)
+        title = name if module.judged is None else f"{name}, {module.judged}"
+        return confusion_figure(module.counts[part], _datamodule(trainer).data.class_names, title)
 
     def _weights(self, trainer: pl.Trainer, module: pl.LightningModule) -> Figure:
         assert isinstance(module, MLPModule)
@@ -158,6 +170,12 @@ class Pictures(pl.Callback):
             writer.add_image(tag, to_rgb(figure), trainer.global_step, dataformats="HWC")
         if png:
             save_png(figure, folder / f"{tag.replace('/', '_')}.png")
+
+
+def _carries_curves(trainer: pl.Trainer) -> bool:
+    """Whether the events of an earlier run precede those of this one."""
+    logger = tensorboard_logger(trainer)
+    return isinstance(logger, RunLogger) and logger.carries_curves
 
 
 def _deformed(trainer: pl.Trainer) -> Figure:

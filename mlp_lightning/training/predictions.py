@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from mlp_lightning.checkpoint_file import read_checkpoint
+from mlp_lightning.checkpoint_file import read_checkpoint, tested_file
 from mlp_lightning.data.deform import Deform
 from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.module import EVALUATION_BATCH_SIZE, DataModule
@@ -132,13 +132,15 @@ def _minibatches(tested: Rebuilt, data: Dataset) -> Iterator[tuple[Tensor, Tenso
 
 
 def _tested_checkpoint(run_folder: Path) -> Path:
-    """``best.ckpt`` where the run's config says ``test: best``, otherwise ``last.ckpt``."""
-    config = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    name = "best" if config.get("test") == "best" else "last"
-    path = run_folder / "checkpoints" / f"{name}.ckpt"
+    """The file that the run's ``metrics.json`` names, or that its config did before there was such a line."""
+    name = tested_file(run_folder)
+    if name is None:
+        config = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
+        name = "best.ckpt" if config.get("test") == "best" else "last.ckpt"
+    path = run_folder / "checkpoints" / name
     if not path.is_file():
         raise UserError(
-            f"the run in {run_folder} has no checkpoints/{name}.ckpt, which its predictions need: "
+            f"the run in {run_folder} has no checkpoints/{name}, which its predictions need: "
             "trainer.enable_checkpointing must not be false; delete the run's folder to repeat it"
         )
     return path

@@ -13,7 +13,7 @@ import torch
 
 from mlp_lightning.training.evaluation import class_accuracy
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.run_folder import run_folder, tensorboard_logger, write_json
+from mlp_lightning.training.run_folder import run_folder, tell, tensorboard_logger, write_json
 from mlp_lightning.training.tables import data_table, imbalance, network_table, results_table
 
 VERSIONS = {
@@ -95,6 +95,8 @@ class Report(pl.Callback):
         # Not at the end of training: where that was complete in the checkpoint, there is none.
         assert isinstance(pl_module, MLPModule)
         self.metrics |= {"steps": trainer.global_step, "epochs": trainer.current_epoch}
+        if not pl_module.samples_seen:
+            tell(f"nothing is left to train: {_why_nothing_is_left(trainer)}")
         if pl_module.hparams["nonfinite"] == "skip":
             self.metrics["skipped_steps"] = pl_module.skipped_steps
         self._write(trainer, pl_module)
@@ -103,6 +105,8 @@ class Report(pl.Callback):
         assert isinstance(module, MLPModule)
         class_names = trainer.datamodule.data.class_names  # type: ignore[attr-defined]
         self.metrics |= module.results
+        if module.judged is not None:
+            self.metrics["weights"] = module.judged._asdict()
         if "train/loss" in module.curves.history:
             self.metrics["train/loss"] = module.curves.history["train/loss"][1][-1]
         for part, counts in module.counts.items():
@@ -130,10 +134,19 @@ class Report(pl.Callback):
             for name, value in given.items()
             if value is not None and not name.startswith("_")
         }
-        results = {f"result/{name}": value for name, value in sorted(module.results.items())}
+        results = {f"result/{name}": value for name, value in sorted(module.results.items()) if name != "val/step"}
         logger.log_hyperparams(options, results, step=trainer.global_step)
         logger.finalize("success")
         print(f"\nlogs: {run_folder(trainer)}")
+
+
+def _why_nothing_is_left(trainer: pl.Trainer) -> str:
+    step, epoch = trainer.global_step, trainer.current_epoch
+    if trainer.max_steps != -1 and step >= trainer.max_steps:
+        return f"step {step:,} has been reached, and trainer.max_steps is {trainer.max_steps:,}; raise it to train more"
+    if trainer.max_epochs not in (None, -1) and epoch >= trainer.max_epochs:
+        return f"epoch {epoch} has been reached, and trainer.max_epochs is {trainer.max_epochs}; raise it to train more"
+    return "a limit such as patience or trainer.max_time has been reached; raise it to train more"
 
 
 def _device_name(device: torch.device) -> str:

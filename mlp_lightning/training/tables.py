@@ -61,12 +61,21 @@ def imbalance(class_names: Sequence[str], counts: Tensor) -> str | None:
 
 
 def results_table(metrics: dict[str, Any]) -> str:
-    """What ``metrics.json`` holds about results and time: losses, accuracies in all and by class, seconds."""
+    """What ``metrics.json`` holds about results and time: losses, accuracies in all and by class, seconds.
+
+    Each accuracy names the weights it is of. A validation before the last step is told with its own step.
+    """
     rows = [("result", "value")]
+    weights = metrics.get("weights")
     for part in ("val", "test"):
+        of = ""
+        if weights is not None:
+            own = metrics.get(f"{part}/step", weights["step"]) == weights["step"]
+            file = weights["file"] or "last weights"
+            of = f" ({file}, epoch {weights['epoch']})" if own else f" (at step {metrics[f'{part}/step']:,})"
         if f"{part}/loss" in metrics:
             rows.append((f"{part} loss", f"{metrics[f'{part}/loss']:.4f}"))
-            rows.append((f"{part} accuracy", f"{metrics[f'{part}/accuracy']:.2%}"))
+            rows.append((f"{part} accuracy", f"{metrics[f'{part}/accuracy']:.2%}{of}"))
         if f"{part}/raw_accuracy" in metrics:
             rows.append((f"{part} accuracy, weights not averaged", f"{metrics[f'{part}/raw_accuracy']:.2%}"))
         if f"{part}/deformed_accuracy" in metrics:

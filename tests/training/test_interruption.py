@@ -1,8 +1,11 @@
 """Signals at chosen steps: what is left goes on to the same end, to the last bit."""
 
 import os
+import shlex
 import signal
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -12,6 +15,7 @@ from mlp_lightning.training.checkpoint import checkpoint_callbacks
 from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.pictures import Pictures
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 MODEL = {"lr": 0.01, "optimizer": "adam", "dropout": 0.2, "averaging": "ema", "ema_decay": 0.8}
@@ -164,7 +168,7 @@ def test_a_request_to_requeue_waits_for_the_end_of_the_group(make_parts, signal_
 def test_the_message_tells_the_command_that_goes_on(tmp_path, given, command):
     stopped = Stopped(INT, tmp_path / "a b.ckpt", 7)
     assert stopped.message(given.split()) == (
-        f"stopped at step 7; to go on: python train.py {command} --ckpt_path '{tmp_path}/a b.ckpt'"
+        f"stopped at step 7; to resume: python train.py {command} --ckpt_path '{tmp_path}/a b.ckpt'"
     )
 
 
@@ -180,3 +184,55 @@ def test_a_training_that_had_lost_patience_does_not_train_on(fit_interruptibly):
     assert resumed.start.batches == []
     more, _ = fit_interruptibly(path, callbacks=[patience(3)], max_epochs=9)
     assert more.trainer.global_step == 20
+
+
+KEPT = ("best.ckpt", "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("choice", "first"), [((), "best.ckpt"), (("--test", "last"), "last.ckpt"), (("--test", "best"), "best.ckpt")]
+)
+@pytest.mark.parametrize("which", [INT, TERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("hook", ["on_test_start", "on_test_batch_end", "on_fit_end"])
+def test_a_signal_after_the_training_names_what_it_left(
+    run_main, tmp_path, monkeypatch, capsys, which, choice, first, hook
+):
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    numpy.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0.5).astype(int))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pictures, "_show", lambda *arguments, **options: None)
+    monkeypatch.setattr(Pictures, hook, lambda *arguments, **options: os.kill(os.getpid(), which))
+    fit = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.dataset", "arrays"]
+    fit += ["--data.root", "data.npz", "--model.hidden", "[4]", "--trainer.max_epochs", "1", *choice]
+    fit += ["--data.batch_size", "8", "--trainer.log_every_n_steps", "1"]
+    with pytest.raises(SystemExit) as ended:
+        run_main("fit", *fit)
+    assert ended.value.code == 128 + which
+    line = capsys.readouterr().out.splitlines()[-1]
+    folder = "lightning_logs/default/version_0/checkpoints"
+    files = [f"{folder}/{name}" for name in sorted(KEPT, key=lambda name: name != first)]
+    assert line.startswith(f"stopped after the training, which left {files[0]} and {files[1]}; to test: ")
+    assert line.endswith(f": {shlex.join(['python', 'train.py', 'test', *fit, '--ckpt_path', files[0]])}")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Pictures, "_show", lambda *arguments, **options: None)
+    run_main(*shlex.split(line.partition("train.py ")[2]))
+    assert f"({first}, epoch 1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("trained", "kept", "said"),
+    [
+        (False, [], "stopped; no checkpoint was written by it"),
+        (
+            False,
+            ["last.ckpt"],
+            "stopped at once; to resume from the newest checkpoint: python train.py fit --ckpt_path ",
+        ),
+        (True, [], "stopped; no checkpoint was written by it"),
+    ],
+)
+def test_what_a_second_signal_says(trained, kept, said):
+    stopped = Stopped(INT)
+    stopped.trained, stopped.kept = trained, [Path(name) for name in kept]
+    assert stopped.message(["fit"]) == said + "".join(kept)

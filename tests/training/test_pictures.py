@@ -40,3 +40,33 @@ def test_a_training_that_goes_on_goes_on_counting(fit):
     assert 8 in steps
     assert 10 not in steps
     assert steps[-1] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), {"digits": 1, "deformed": 1}),
+        (("--model.lr", 0.002), {"digits": 1, "deformed": 1}),
+        (("--data.deform.rotation", 9), {"digits": 1, "deformed": 2}),
+    ],
+    ids=["in its folder", "in a folder of its own", "other pictures"],
+)
+def test_the_pictures_of_the_data_are_shown_once(fit, tmp_path, options, expected):
+    folder = fit(1, "--data.deform.rotation", 5)
+    last = folder / "checkpoints" / "last.ckpt"
+    fit(2, "--data.deform.rotation", 5, *options, "--ckpt_path", last)
+    newest = folder.with_name("version_1") if options else folder
+    events = EventAccumulator(str(newest), size_guidance={"images": 0})
+    events.Reload()
+    assert {tag: len(events.Images(tag)) for tag in expected} == expected
+    assert {f"{tag}.png" for tag in expected} <= {path.name for path in newest.iterdir()}
+
+
+def test_a_training_from_a_file_of_elsewhere_shows_its_own(fit, tmp_path):
+    last = fit(1) / "checkpoints" / "last.ckpt"
+    elsewhere = tmp_path / "mine.ckpt"
+    last.rename(elsewhere)
+    fit(2, "--ckpt_path", elsewhere)
+    events = EventAccumulator(str(last.parents[1].with_name("version_1")), size_guidance={"images": 0})
+    events.Reload()
+    assert len(events.Images("digits")) == 1

@@ -21,6 +21,7 @@ OPTIONS = {
     "trainer.log_every_n_steps": 10,
     "trainer.enable_progress_bar": "false",
     "model.hidden": "[12]",
+    "test": "last",
 }
 
 
@@ -106,9 +107,17 @@ def test_best_weights_where_the_run_tested_them(fit) -> None:
     run = fit("--test", "best", *options)
     counted = errors_counted(run)
     assert predictions.predict_test_set(run).errors == counted
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["weights"]["file"] = "last.ckpt"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert predictions.predict_test_set(run).errors != counted, "best and last are one, which proves nothing"
+    # Runs of older versions name no file there: their config tells.
+    del metrics["weights"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert predictions.predict_test_set(run).errors == counted
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump({**config, "test": "last"}))
-    assert predictions.predict_test_set(run).errors != counted, "best and last are one, which proves nothing"
+    assert predictions.predict_test_set(run).errors != counted
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import errno
 import inspect
+import math
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -35,6 +37,7 @@ from mlp_lightning.training.health import Health
 from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.interruption import Interruption, Stopped, stopping_signals
 from mlp_lightning.training.judged_weights import JudgedWeights
+from mlp_lightning.training.memory_needed import Setting, check_memory
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.newest import Origin, changed_options, newest_checkpoint, note_start, origin_of
 from mlp_lightning.training.no_profiler import NoProfiler
@@ -299,6 +302,16 @@ class CLI(LightningCLI):
         self.model.check_widths(data.n_features, data.n_classes, self._sizes)
         if self.subcommand != "fit":
             self.model.judged = self._weights
+            return
+        options, processes = self.model.hparams, self.trainer.world_size
+        setting = Setting(
+            state=self.model.states_kept() / (processes if options["shard_optimizer"] else 1),
+            rows=math.ceil(min(self.datamodule.batch_size, len(data.train_y)) / processes),
+            held=sum(part.nbytes for part in vars(data).values() if isinstance(part, torch.Tensor)),
+            precision=str(self.trainer.precision),
+            device=self.trainer.strategy.root_device,
+        )
+        check_memory(options, [data.n_features, *options["hidden"], data.n_classes], setting)
 
     @staticmethod
     def _check_own_options(config: Namespace) -> None:

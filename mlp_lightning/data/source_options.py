@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mlp_lightning.data.pictures import MOST_PIXELS
 from mlp_lightning.data.preprocessing import Unknown
 from mlp_lightning.errors import UserError
+from mlp_lightning.memory import machine_memory
 
 OwnName = Literal["image_folder", "csv", "arrays"]
 Missing = Literal["error", "mean", "median", "most_frequent"]
@@ -23,6 +24,8 @@ OPTIONS_OF = {
 SHARED = ("test_path", "test_size", "test_seed")
 # Of the machine's memory, for one set; training keeps a copy of what is not mapped.
 SHARE_OF_MEMORY = 0.25
+# Bytes, where the system does not tell.
+UNKNOWN_MEMORY = 4e9
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class SourceOptions:
         """Bytes that a set of arrays may take before it stays on disk."""
         if self.memory_budget is not None:
             return self.memory_budget * 1e6
-        return SHARE_OF_MEMORY * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return SHARE_OF_MEMORY * (machine_memory() or UNKNOWN_MEMORY)
 
 
 def source_options(values: dict[str, Any]) -> SourceOptions:

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -21,6 +20,7 @@ from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation, Weights
+from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
 from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.recipe import (
     ADVERSARY_OPTIONS,
@@ -262,14 +262,14 @@ class ConfiguredModule(pl.LightningModule):
                 f"--ckpt_path: the checkpoint's layers have the widths {list(trained)}, "
                 f"but data and model.hidden ask for {widths}"
             )
-        # float32, and as much again for the gradient: an optimizer that keeps nothing needs no more.
-        needed = 2 * 4 * sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if needed > memory:
-            raise UserError(
-                f"model.hidden: got {hidden}, whose weights and gradients take {needed / 1e9:,.0f} GB, "
-                f"must fit in this machine's memory of {memory / 1e9:,.0f} GB"
-            )
+        check_memory(self.hparams, widths, Setting())
+
+    def states_kept(self) -> int:
+        """How many numbers the update rule keeps for each parameter."""
+        # In 64 bits, for which no C functions need to be there.
+        one = torch.zeros(1, dtype=torch.float64)
+        rule, lr = self.hparams["optimizer"], self.hparams["lr"]
+        return states_kept(make_optimizer(one, [(1, 1)], rule, lr, self.optimizer_options))
 
     def _build(self, sizes: tuple[int, ...]) -> None:
         self.check_widths(sizes[0], sizes[-1])

@@ -21,7 +21,7 @@ C_TESTS = tests/test_native.py tests/nn/test_native_chain.py tests/nn/test_nativ
 
 sanitize: ## run the tests of the C sources under AddressSanitizer and UndefinedBehaviorSanitizer (gcc, 2 minutes)
 	CC=$(CURDIR)/tests/sanitize/cc LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
-		$(PYTHON) -m pytest -n 0 -q --capture=sys -p no:faulthandler $(C_TESTS)
+		$(PYTHON) -m pytest -n 0 -v --capture=sys -p no:faulthandler $(C_TESTS)
 
 lint: ## check style, format and types
 	$(PYTHON) -m ruff check .

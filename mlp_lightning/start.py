@@ -31,6 +31,7 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
 
 # A folder, or a whole file system, that may only be read.
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_FOLDER = "the folder in which this was started is no longer there"
 # As a shell reports a process that SIGPIPE ended; Windows has no such signal.
 BROKEN_PIPE = 128 + 13
 
@@ -39,6 +40,9 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; whatever the user can mend ends as one line and exit status 2."""
     arguments = sys.argv[1:] if args is None else args
     prepare_streams()
+    # Torch's BLAS ends the process there with a message of its own.
+    if not _has_folder():
+        fail(NO_FOLDER)
     try:
         try:
             _start(arguments, args)
@@ -107,7 +111,7 @@ def system_error(error: OSError) -> str:
     if error.errno in READ_ONLY:
         return f"{error.filename or 'a file of the run'} cannot be opened or written: {reason}"
     if error.filename is None and error.errno == errno.ENOENT and not _has_folder():
-        return "the folder in which this was started is no longer there"
+        return NO_FOLDER
     return f"{error.filename or 'a file'}: {reason}"
 
 

@@ -23,7 +23,10 @@ def written_beside(path: Path) -> Iterator[Path]:
     temporary = path.parent / _TEMPORARY.format(uuid4().hex)
     try:
         # A rename would put a file in the place of a device, of /dev/null itself where the user may.
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if path.is_dir():
+            # The rename would fail too, and name the temporary file.
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():
             raise OSError(errno.EEXIST, "it is a device or a pipe", str(path))
         yield temporary
         with temporary.open("rb+") as file:

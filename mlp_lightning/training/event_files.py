@@ -26,7 +26,7 @@ def event_files(folder: Path) -> list[Path]:
     ages = {}
     for path in folder.glob("events.out.tfevents.*"):
         match = _NAME.fullmatch(path.name)
-        if match is not None:
+        if match is not None and path.is_file():
             ages[path] = int(match[1]), int(match[3])
     return sorted(ages, key=lambda path: ages[path])
 

@@ -1,11 +1,14 @@
 """A run's folder belongs to one process at a time."""
 
+import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.regular import real
 
 if sys.platform != "win32":
     import fcntl
@@ -21,13 +24,13 @@ def hold(folder: Path) -> None:
     network file systems, nothing is held.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or its lock is a link, a folder or a pipe.
     """
     global _held
-    path = folder.resolve() / LOCK
+    path = real(folder) / LOCK
     if sys.platform == "win32" or (_held is not None and _held[0] == path):
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -61,6 +64,21 @@ def is_abandoned(folder: Path) -> bool:
     finally:
         os.close(file)
     return True
+
+
+def _open(path: Path) -> int:
+    """The lock, to be written: a link, or a second name of another file, would let the other file be emptied."""
+    try:
+        # Without O_NONBLOCK, to open a pipe is to wait.
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(f"{path} cannot be locked: {reason}; remove it") from error
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(file)
+        raise UserError(f"{path} cannot be locked: it is no file of its own; remove it")
+    return file
 
 
 def _let_go() -> None:

@@ -1,6 +1,7 @@
 """Where a training goes on: the newest checkpoint of a config's runs that is whole."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from jsonargparse import Namespace
 
 from mlp_lightning.checkpoint_file import checkpoints_beside, read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.regular import modified, read_regular, real
 from mlp_lightning.training.run_folder import write_json
 
 STARTED = "started.json"
+LARGEST_STARTED = 100_000  # bytes
 # Stands in a checkpoint for how many bytes of TensorBoard events its run had written.
 EVENTS = "events"
 
@@ -41,9 +44,9 @@ def origin_of(path: Path, checkpoint: dict[str, Any], runs: Path, *, changed: bo
         runs: The folder of a config's runs.
         changed: Whether the options are others than the checkpoint's.
     """
-    checkpoints = path.parent.resolve()
+    checkpoints = real(path.parent)
     run = runs / checkpoints.parent.name
-    if checkpoints.name != "checkpoints" or checkpoints.parent not in [folder.resolve() for folder in _folders(runs)]:
+    if checkpoints.name != "checkpoints" or checkpoints.parent not in [real(folder) for folder in _folders(runs)]:
         return None
     # Older versions did not note how far the events went.
     if EVENTS not in checkpoint:
@@ -62,7 +65,7 @@ def _reaches_beyond(step: int, paths: Iterable[Path]) -> bool:
 
 def note_start(folder: Path, resumed_from: str | None) -> None:
     """Keep in a run's folder that it is a training, and the checkpoint it went on from."""
-    write_json(folder / STARTED, {"resumed_from": None if resumed_from is None else str(Path(resumed_from).resolve())})
+    write_json(folder / STARTED, {"resumed_from": None if resumed_from is None else str(real(resumed_from))})
 
 
 def newest_checkpoint(runs: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
@@ -75,47 +78,63 @@ def newest_checkpoint(runs: Path) -> tuple[Path | None, dict[str, Any], list[str
 
     Returns:
         The newest checkpoint that is whole, its last.ckpt before all others, or None; its content; and a line for
-        each damaged one that was passed over.
+        each damaged file that was skipped.
     """
-    passed_over: list[str] = []
-    for path in _candidates(runs):
+    skipped: list[str] = []
+    for path in _candidates(runs, skipped):
         try:
-            return path, read_checkpoint(path), passed_over
+            return path, read_checkpoint(path), skipped
         except UserError as error:
-            passed_over.append(str(error).removeprefix("--ckpt_path: "))
-    return None, {}, passed_over
+            skipped.append(str(error).removeprefix("--ckpt_path: "))
+    return None, {}, skipped
 
 
-def _candidates(runs: Path) -> Iterator[Path]:
+def _candidates(runs: Path, skipped: list[str]) -> Iterator[Path]:
     for folder in _folders(runs):
-        files = list((folder / "checkpoints").glob("*.ckpt"))
+        ages = {file: age for file in (folder / "checkpoints").glob("*.ckpt") if (age := modified(file)) is not None}
         # What neither holds a checkpoint nor began to train is an evaluation.
-        if files or (folder / STARTED).is_file():
-            yield from sorted(files, key=lambda path: (path.name != "last.ckpt", -path.stat().st_mtime_ns))
-            yield from _earlier(folder, {folder.resolve()})
+        if ages or (folder / STARTED).is_file():
+            yield from sorted(ages, key=lambda path: (path.name != "last.ckpt", -ages[path]))
+            yield from _earlier(folder, {real(folder)}, skipped)
             return
 
 
 def _folders(runs: Path) -> list[Path]:
     """The runs' folders, the newest first."""
-    folders = [path for path in runs.glob("version_*") if path.name.removeprefix("version_").isdigit()]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("version_")), reverse=True)
+    numbers = {path: number for path in runs.glob("version_*") if (number := version_of(path.name)) is not None}
+    return sorted(numbers, key=lambda path: numbers[path], reverse=True)
 
 
-def _earlier(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def version_of(name: str) -> int | None:
+    """N for ``version_N`` as Lightning writes it; None for other names, such as version_007."""
+    match = re.fullmatch(r"version_(0|[1-9][0-9]{0,17})", name)
+    return None if match is None else int(match[1])
+
+
+def _earlier(folder: Path, seen: set[Path], skipped: list[str]) -> Iterator[Path]:
     """What the run in ``folder`` was resumed from, what is beside that, and so on."""
+    path = folder / STARTED
     try:
-        name = json.loads((folder / STARTED).read_text())["resumed_from"]
+        started = json.loads(read_regular(path, LARGEST_STARTED))
+        name = started["resumed_from"]
+        if not (name is None or (isinstance(name, str) and name and "\0" not in name)):
+            raise ValueError(name)
     except FileNotFoundError:
+        return
+    except OSError as error:
+        skipped.append(f"{path} cannot be read: {error.strerror}")
+        return
+    except (ValueError, TypeError, KeyError, RecursionError):
+        skipped.append(f"{path} is damaged, it does not say what the run was resumed from")
         return
     if name is None:
         return
     yield Path(name)
-    if Path(name).is_file():
+    if modified(Path(name)) is not None:
         yield from checkpoints_beside(Path(name))
     before = Path(name).parent.parent
     if before not in seen:
-        yield from _earlier(before, {*seen, before})
+        yield from _earlier(before, {*seen, before}, skipped)
 
 
 def changed_options(group: str, options: Namespace, trained: dict[str, Any]) -> list[str]:

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.regular import modified
 from mlp_lightning.training.finiteness import NotFinite
 
 
 def newest_finite(trainer: pl.Trainer) -> Path | None:
     """The training's newest checkpoint that is whole and finite, else what it was resumed from; None for neither."""
-    found: list[Path] = []
+    ages: dict[Path, int] = {}
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     for folder in {callback.dirpath for callback in callbacks if callback.dirpath}:
-        found += Path(folder).glob("*.ckpt")
-    found.sort(key=lambda path: -path.stat().st_mtime_ns)
+        ages |= {path: age for path in Path(folder).glob("*.ckpt") if (age := modified(path)) is not None}
+    found = sorted(ages, key=lambda path: -ages[path])
     if trainer.ckpt_path is not None:
         found.append(Path(trainer.ckpt_path))
     return next((path for path in found if _serves(path, trainer.global_step)), None)

@@ -16,7 +16,7 @@ from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.event_files import go_back, synced_size
 from mlp_lightning.training.folder_lock import hold, is_abandoned
-from mlp_lightning.training.newest import EVENTS, Origin, note_start
+from mlp_lightning.training.newest import EVENTS, Origin, note_start, version_of
 from mlp_lightning.training.run_folder import is_first, log_folder, tell, tensorboard_logger
 
 # Seconds; nothing takes so long to write.
@@ -101,7 +101,9 @@ class RunLogger(TensorBoardLogger):
                 save_hparams_to_yaml(str(temporary), self.hparams)
 
     def _get_next_version(self) -> int:
-        number = super()._get_next_version()
+        # Not Lightning's, which fails for a folder named version_².
+        taken = [version_of(path.name) for path in Path(self.root_dir).glob("version_*")]
+        number = max((number for number in taken if number is not None), default=-1) + 1
         # The other processes of a run are told its folder by the first.
         while is_first():
             try:

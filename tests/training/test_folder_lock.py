@@ -96,3 +96,23 @@ def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_lock.fcntl, "flock", none)
     hold(tmp_path)
     assert folder_lock._held is None
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "circle", "second name", "folder", "pipe"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused_and_left_alone(tmp_path, kind):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    folder.mkdir()
+    other.write_text("precious")
+    lock = folder / ".lock"
+    if kind == "second name":
+        os.link(other, lock)
+    elif kind == "folder":
+        lock.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.symlink_to({"link": other, "dangling": tmp_path / "new", "circle": lock}[kind])
+    with pytest.raises(UserError, match=r"\.lock cannot be locked: .*; remove it$"):
+        hold(folder)
+    assert other.read_text() == "precious"
+    assert not (tmp_path / "new").exists()

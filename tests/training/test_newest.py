@@ -3,12 +3,14 @@
 import os
 
 import pytest
+import torch
 from jsonargparse import Namespace
 
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO
 from mlp_lightning.training.newest import EVENTS, changed_options, newest_checkpoint, note_start, origin_of
+from mlp_lightning.training.run_logger import RunLogger
 
-CONTENT = {"state_dict": {}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
+CONTENT = {"state_dict": {"w": torch.zeros(3)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
 
 
 @pytest.fixture
@@ -144,3 +146,81 @@ def test_a_file_from_elsewhere_has_no_origin(origin, path):
 
 def test_a_checkpoint_of_an_older_version_has_no_origin(origin):
     assert origin(LAST.format(0), content={"global_step": 8}) is None
+
+
+ODD_STARTS = {
+    "list": b"[]",
+    "nested": b"[" * 100_000,
+    "number": b"5",
+    "text": b'"x"',
+    "null": b"null",
+    "other keys": b'{"resumed": null}',
+    "number in it": b'{"resumed_from": 5}',
+    "list in it": b'{"resumed_from": []}',
+    "null byte": b'{"resumed_from": "a\\u0000b"}',
+    "empty name": b'{"resumed_from": ""}',
+    "binary": bytes(range(256)),
+    "empty": b"",
+    "huge": b" " * 200_000 + b'{"resumed_from": null}',
+    "huge number": b'{"resumed_from": ' + b"9" * 10_000 + b"}",
+    "surrogate": b'{"resumed_from": "\\udcff"}',
+    "itself": b'{"resumed_from": "version_3/checkpoints/last.ckpt"}',
+    "long": b'{"resumed_from": "' + b"x" * 5000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("name", ODD_STARTS)
+def test_a_damaged_start_is_skipped_with_a_line(make_run, tmp_path, name):
+    make_run(2, "last")
+    make_run(3, "last!")
+    (tmp_path / "version_3" / "started.json").write_bytes(ODD_STARTS[name])
+    path, _, skipped = newest_checkpoint(tmp_path)
+    assert path is None
+    assert len(skipped) >= 2
+    assert all("\n" not in line for line in skipped)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling", "circle"])
+def test_a_start_that_is_no_file(make_run, tmp_path, kind):
+    make_run(3, "last!", started=False)
+    path = tmp_path / "version_3" / "started.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nothing" if kind == "dangling" else path)
+    found, _, skipped = newest_checkpoint(tmp_path)
+    assert found is None
+    assert skipped
+
+
+@pytest.mark.parametrize(
+    "name", ["version_²", "version_1e3", "version_-1", "version_007", "version_٣", "version_", "version_" + "9" * 30]
+)
+def test_other_names_are_no_runs(make_run, tmp_path, name):
+    make_run(3, "last")
+    (tmp_path / "version_3").rename(tmp_path / name)
+    make_run(2, "last")
+    assert newest(tmp_path)[0] == LAST.format(2)
+    logger = RunLogger(tmp_path.parent, tmp_path.name)
+    assert logger.version == 3
+
+
+def test_a_run_that_links_to_itself_is_skipped(make_run, tmp_path):
+    make_run(2, "last", "best")
+    (tmp_path / "version_3").symlink_to("version_3")
+    path, content, _ = newest_checkpoint(tmp_path)
+    assert path == tmp_path / LAST.format(2)
+    assert origin_of(path, {**content, EVENTS: 0}, tmp_path, changed=False).version == 2
+    note_start(tmp_path / "version_2", str(tmp_path / "version_3" / "x"))
+
+
+def test_what_is_no_file_is_no_checkpoint(make_run, tmp_path):
+    make_run(3, "best")
+    folder = tmp_path / "version_3" / "checkpoints"
+    (folder / "last.ckpt").symlink_to("nothing")
+    (folder / "a.ckpt").symlink_to("a.ckpt")
+    (folder / "b.ckpt").mkdir()
+    os.mkfifo(folder / "c.ckpt")
+    assert newest(tmp_path) == ("version_3/checkpoints/best.ckpt", "3 best", 0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.checkpoint_file import find_checkpoint, read_checkpoint
-from mlp_lightning.data.preprocessing import ImagePreprocessing, Preprocessing, preprocessing_from
+from mlp_lightning.data.described import described_preprocessing
+from mlp_lightning.data.preprocessing import ImagePreprocessing, Preprocessing
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
 
@@ -104,6 +105,9 @@ def _network(checkpoint: dict[str, Any]) -> MLP:
     options, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     prefix = "network." if options.get("averaging", "none") == "none" else "averaged_network."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise UserError(f"its {name} is not finite, so that every prediction would be none")
     dtypes = {weight.dtype for weight in weights.values()}
     # bfloat16 weights are exact in float32, and products in it lose less.
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -116,7 +120,7 @@ def _network(checkpoint: dict[str, Any]) -> MLP:
 def _data(checkpoint: dict[str, Any], dataset: str | None) -> tuple[tuple[str, ...], Preprocessing]:
     if "data" in checkpoint:
         description = checkpoint["data"]
-        return tuple(description["class_names"]), preprocessing_from(description["preprocessing"])
+        return tuple(description["class_names"]), described_preprocessing(description["preprocessing"])
     # Checkpoints from before they said what their data were: what a set of digits is, is known.
     if dataset in DIGITS:
         return tuple(str(digit) for digit in range(10)), ImagePreprocessing(28, 28)

@@ -11,7 +11,8 @@ from mlp_lightning import seal
 from mlp_lightning.checkpoint_file import FORMAT_KEY, find_checkpoint, read_checkpoint
 from mlp_lightning.errors import UserError
 
-WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
+WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}}
+WHOLE |= {"window": {}, "global_step": 5}
 
 
 class Code:

@@ -63,7 +63,7 @@ def npz(**arrays: np.ndarray) -> bytes:
 IMAGES, LABELS = idx(RNG.integers(0, 256, (12, 2, 3))), idx(np.arange(12) % 10)
 X, Y = RNG.random((12, 3)), np.arange(12) % 2
 CHECKPOINT = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}}
-CHECKPOINT["window"] = {}
+CHECKPOINT |= {"window": {}, "global_step": 5}
 
 
 def write_idx(folder: Path, images: bytes) -> Path:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.preprocessing import Preprocessing, preprocessing_from
+from mlp_lightning.data.described import described_preprocessing
+from mlp_lightning.data.preprocessing import Preprocessing
 from mlp_lightning.data.source_options import SourceOptions
 from mlp_lightning.data.sources import Dataset
 from mlp_lightning.data.split_record import SplitRecord, split_record
@@ -41,7 +42,7 @@ def trained_on(description: Mapping[str, Any]) -> Trained:
         return Trained(
             tuple(description["class_names"]),
             tuple(description["image_shape"]),
-            preprocessing_from(description["preprocessing"]),
+            described_preprocessing(description["preprocessing"]),
             split_record(description["rows"]) if "rows" in description else None,
         )
     except (KeyError, TypeError) as error:

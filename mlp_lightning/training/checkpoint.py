@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: written beside their target, sealed, synced, then renamed."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from mlp_lightning.atomic import written_beside
 from mlp_lightning.checkpoint_file import FORMAT_KEY, read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.regular import real
 from mlp_lightning.seal import FORMAT, SealingFile
+from mlp_lightning.training.own_files import own_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,6 +45,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         # Processes that were spawned hand their weights back by a file of nothing else.
         return read_checkpoint(path, keys=())
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a file, never a folder, which Lightning's would remove with all that is in it."""
+        with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+            Path(path).unlink()
+
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's, but a resumed run that has a folder of its own takes the file into it.
@@ -49,6 +57,8 @@ class RunCheckpoint(ModelCheckpoint):
     Otherwise the best epoch before the interruption would be forgotten, and a run that ends early leave nothing.
     """
 
+    # ``load_state_dict`` lets no path in.
+    names_own_files = True
     _taken: Path | None = None
     _same_folder = False
 
@@ -65,33 +75,38 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.state.fn != "fit" or self.dirpath is None or trainer.ckpt_path is None:
             return
         source, target = Path(trainer.ckpt_path), Path(self.dirpath) / f"{self.filename}.ckpt"
-        self._same_folder = source.parent.resolve() == target.parent.resolve()
+        self._same_folder = real(source.parent) == real(target.parent)
         if self.monitor is not None:
             source = source.with_name(target.name)
         # A best one of a later step is trained once more, if it still is the best.
         if not _is_whole_by(source, checkpoint["global_step"]):
             return
-        if trainer.is_global_zero and source.resolve() != target.resolve():
+        if trainer.is_global_zero and real(source) != real(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with written_beside(target) as temporary:
                 shutil.copyfile(source, temporary)
         self._taken = target
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the score with the file."""
-        if self._taken is not None:
-            path = str(self._taken)
-            state_dict = {**state_dict, "dirpath": self.dirpath, "best_model_path": path}
-            if self.monitor is not None:
-                state_dict |= {"kth_best_model_path": path, "best_k_models": {path: state_dict["best_model_score"]}}
-        elif self._same_folder:
-            # The same files, by another name where the command was given in another place.
-            state_dict = {**state_dict, "dirpath": self.dirpath, "best_k_models": {}}
-            for name in ("best_model_path", "kth_best_model_path"):
-                state_dict[name] = state_dict[name] and str(Path(str(self.dirpath), Path(state_dict[name]).name))
-            if state_dict["kth_best_model_path"]:
-                state_dict["best_k_models"] = {state_dict["kth_best_model_path"]: state_dict["best_model_score"]}
-        super().load_state_dict(state_dict)
+        """Take up the score with the file, or nothing."""
+        path, score = "" if self._taken is None else str(self._taken), state_dict["best_model_score"]
+        if self._taken is None and self._same_folder:
+            # The same file, by another name where the command was given in another place.
+            path = own_file(self.dirpath, state_dict["best_model_path"])
+        if not path or (self.monitor is not None and (score is None or not score.isfinite())):
+            return
+        monitored = {} if self.monitor is None else {path: score}
+        super().load_state_dict(
+            {
+                "dirpath": self.dirpath,
+                "best_model_path": path,
+                "best_model_score": score,
+                "best_k_models": monitored,
+                "kth_best_model_path": path if monitored else "",
+                "kth_value": score if monitored else self.kth_value,
+                "last_model_path": "",
+            }
+        )
 
 
 def _is_whole_by(path: Path, step: int) -> bool:

@@ -1,5 +1,6 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.data.length import length_of
 from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.module import DataModule
@@ -24,9 +26,12 @@ from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
 from mlp_lightning.training.finiteness import LetPass, NotFinite
 from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.native_steps import Evaluator
+from mlp_lightning.training.own_files import forget_paths
 from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.return_point import check_state, newest_finite
 from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
+from mlp_lightning.training.take_up import check_content, check_training, check_weights
+from mlp_lightning.training.trained_options import check_trained
 
 # The dtype of the matrix products where it is not the parameter's.
 PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -398,21 +403,27 @@ class MLPModule(ConfiguredModule):
         checkpoint["results"], checkpoint["counts"] = dict(self.results), dict(self.counts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the history, and build the network where no data has told its sizes."""
+        """Take up the history, and build the network where no data has told its sizes; raises UserError."""
+        check_content(checkpoint)
         if not hasattr(self, "network"):
             self._build(tuple(checkpoint["sizes"]))
-        self.check_widths(self.network.sizes[0], self.network.sizes[-1], checkpoint["sizes"])
         datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, DataModule) and "data" in checkpoint and self.trainer.state.fn is not None:
             datamodule.go_on(checkpoint["data"], self.trainer.state.fn.value)
         # Those of a training that goes on follow from its data, as they did when it began.
         if self.hparams["class_weights"] == "balanced" and self.class_weights is None:
-            self.weigh(checkpoint["class_weights"])
+            self.weigh(checkpoint.get("class_weights"))
+        self.check_widths(self.network.sizes[0], self.network.sizes[-1], checkpoint["sizes"])
         norm = checkpoint.get("norm", "none")
         if self.network.norm != norm:
             raise UserError(f"model.norm: got {self.network.norm}, but the checkpoint of --ckpt_path has {norm}")
-        if self._trainer is None or self.trainer.state.fn != "fit":
+        check_weights(self, checkpoint)
+        if self._trainer is None:
             return
+        forget_paths(self.trainer.callbacks, checkpoint.get("callbacks", {}))  # type: ignore[attr-defined]
+        if self.trainer.state.fn != "fit":
+            return
+        check_training(self, checkpoint)
         self.curves.history = checkpoint["history"]
         self.skipped_steps = checkpoint.get("skipped_steps", 0)
         # What was validated last, should nothing be left to train.
@@ -420,6 +431,16 @@ class MLPModule(ConfiguredModule):
         self.counts |= checkpoint.get("counts", {})
         self.curves.go_on(self._own_window(checkpoint["window"], checkpoint.get("windows", [])))
         self._gathered = checkpoint.get("gathered", {})
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Lightning's, of a checkpoint that was read as data only and checked; raises UserError as ``load``."""
+        checkpoint = read_checkpoint(checkpoint_path, option="load_from_checkpoint")
+        check_trained(checkpoint, checkpoint_path, "load_from_checkpoint")
+        file = io.BytesIO()
+        torch.save(checkpoint, file)
+        file.seek(0)
+        return super().load_from_checkpoint(file, *args, **{**kwargs, "weights_only": True})
 
     def _own_window(self, window: dict[str, list[Tensor]], windows: list[dict[str, list[Tensor]]]) -> Any:
         """This process's part of the sums that a checkpoint left between two readings."""

@@ -19,6 +19,7 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MeanSquaredError
 from mlp_lightning.training.evaluation import mean_output
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.trained_options import check_trained
 
 
 class Predictions(NamedTuple):
@@ -58,6 +59,7 @@ def load_tested(run_folder: Path) -> Rebuilt:
     path = _tested_checkpoint(run_folder)
     try:
         checkpoint = read_checkpoint(str(path))
+        check_trained(checkpoint, path)
     except UserError as error:
         # There it names an option that nobody gave here.
         raise UserError(str(error).removeprefix("--ckpt_path: ")) from error
@@ -67,11 +69,15 @@ def load_tested(run_folder: Path) -> Rebuilt:
         module = MLPModule(**options)
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(state)
+    except UserError as error:
+        raise UserError(f"{path}: {str(error).removeprefix('--ckpt_path: ')}") from error
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{path} does not fit this version of the trainer: {error}") from error
     # A bf16-true run has tested weights, samples and products in bf16.
     module.to(next(iter(state.values())).dtype).eval()
-    data = checkpoint["datamodule_hyper_parameters"]
+    data = checkpoint.get("datamodule_hyper_parameters", {})
+    if not {"dataset", "root", "seed"} <= data.keys():
+        raise UserError(f"{path} does not say which data it was tested on")
     return Rebuilt(module, data["dataset"], data["root"], data, checkpoint.get("data"))
 
 

@@ -45,7 +45,7 @@ class FakeFits:
         metrics = {"test/accuracy": accuracy, "test/loss": 0.25, "seconds": 3.0, "epochs": 2}
         metrics |= {"val/accuracy": accuracy + 0.01, "test/errors": round(100 * (1 - accuracy))}
         (folder / "metrics.json").write_text(json.dumps(metrics))
-        checkpoint = {"state_dict": {}, "hyper_parameters": {}, "sizes": [2, 2], "window": {}}
+        checkpoint = {"state_dict": {"w": torch.zeros(4)}, "hyper_parameters": {}, "sizes": [2, 2], "window": {}}
         checkpoint["history"] = {"val/accuracy": ([10, 20], [0.5 + seed / 10, 0.9])}
         torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
         return 0, ""

@@ -11,7 +11,8 @@ from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_cal
 from mlp_lightning.training.early_stopping import Patience
 from mlp_lightning.training.module import MLPModule
 
-WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}, "window": {}}
+WHOLE = {"state_dict": {"w": torch.arange(3.0)}, "hyper_parameters": {}, "sizes": [3, 1], "history": {}}
+WHOLE |= {"window": {}, "global_step": 5}
 
 
 class Interrupted(Exception):

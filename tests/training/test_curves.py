@@ -110,6 +110,9 @@ def test_every_process_takes_up_the_same_names_of_a_window_and_one_its_sums(make
     parts.trainer.state.fn = "fit"
     window = {"train/loss": [torch.tensor(3.0), torch.tensor(4)]}
     checkpoint = {"sizes": list(parts.module.network.sizes), "history": {}, "window": window}
+    checkpoint |= {"state_dict": parts.module.state_dict(), "lr_schedulers": []}
+    checkpoint["loops"] = {f"{name}_loop": {} for name in ("fit", "validate", "test", "predict")}
+    checkpoint["optimizer_states"] = [parts.module.configure_optimizers().state_dict()]
     for rank, expected in ((0, {"train/loss": 0.75}), (1, {})):
         monkeypatch.setattr(MLPModule, "global_rank", rank)
         parts.module.on_load_checkpoint(checkpoint)

@@ -20,6 +20,7 @@ from mlp_lightning.config_files import CONFIG_FOLDER, find_config
 from mlp_lightning.errors import UserError
 from mlp_lightning.memory import out_of_memory
 from mlp_lightning.output import discard_output, prepare_streams
+from mlp_lightning.printable import printable
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
     "init": init,
@@ -125,5 +126,5 @@ def _has_folder() -> bool:
 
 def fail(message: str) -> NoReturn:
     """Print one line and exit with status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(2)

@@ -7,6 +7,7 @@ import webbrowser
 from typing import NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +41,7 @@ def draw(arguments: list[str]) -> None:
     address = f"http://{ADDRESS}:{server.server_port}/"
     sizes = "-".join(str(size) for size in model.network.sizes)
     with server:
-        print(f"{model.path}: {sizes}, {model.network.activation}", flush=True)
+        print(f"{printable(str(model.path))}: {sizes}, {model.network.activation}", flush=True)
         print(f"draw on {address} (Ctrl-C ends it)", flush=True)
         if options.open:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

@@ -11,8 +11,9 @@ from matplotlib import colormaps
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from mlp_lightning.commands.explain_step import Step, number, plain
+from mlp_lightning.commands.explain_step import Step, number
 from mlp_lightning.figures.tiles import tile
+from mlp_lightning.printable import printable
 
 # In entries: more are left out evenly, since a screen has no more pixels for them.
 MOST_ROWS, MOST_COLUMNS = 256, 512
@@ -41,7 +42,7 @@ def picture_of(step: Step, *, small: bool = False) -> Picture | None:
     """The step's ``detail`` as its ``view`` says; None without a view. ``small`` is for an overview."""
     if step.view == "none" or step.detail is None:
         return None
-    name = plain(step.name)
+    name = printable(step.name)
     if step.view == "bars":
         return Picture(_bars(step, SMALL_BAR_WIDTH if small else BAR_WIDTH), "")
     values = step.detail.detach().float().cpu().numpy()
@@ -103,7 +104,7 @@ def _bars(step: Step, bar_width: int) -> str:
     """One bar an entry, to the right where positive and to the left where negative, the marked one green."""
     assert step.detail is not None
     values = step.detail.detach().double().flatten().tolist()
-    names = [plain(label) for label in step.labels or map(str, range(len(values)))]
+    names = [printable(label) for label in step.labels or map(str, range(len(values)))]
     labels = [label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…" for label in names]
     label_width = round(LETTER_WIDTH * max(map(len, labels))) + 12
     finite = [value for value in values if math.isfinite(value)]
@@ -122,7 +123,7 @@ def _bars(step: Step, bar_width: int) -> str:
             f'<text x="{label_width + bar_width + 8}" y="{y + 16}"{weight}>{number(value)}</text>'
         )
     width, height = label_width + bar_width + NUMBER_WIDTH, len(values) * BAR_HEIGHT
-    name = html.escape(plain(step.name))
+    name = html.escape(printable(step.name))
     return (
         f'<svg role="img" aria-label="{name}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f"{''.join(rows)}</svg>"

@@ -1,7 +1,6 @@
 """What an explanation is made of: one record for each operation, which renderers show without knowing of networks."""
 
 import math
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -115,8 +114,3 @@ def source_of(function: Callable[..., Any] | type) -> str:
 def first_line(function: Callable[..., Any]) -> str:
     """The first line of a docstring, which holds the formula, without its full stop."""
     return (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-
-
-def plain(text: str) -> str:
-    """Text on one line, where a control or invisible character shows as �."""
-    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)

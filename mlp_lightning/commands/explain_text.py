@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlp_lightning.commands.explain_step import Explanation, Step, number, plain
+from mlp_lightning.commands.explain_step import Explanation, Step, number
+from mlp_lightning.printable import printable
 
 WIDTH = 100
 INDENT = 4
@@ -18,7 +19,7 @@ SHADES = " ░▒▓█"
 
 def render_text(explanation: Explanation) -> str:
     """Sections by phase, in each operation by operation; no line is longer than 100 characters."""
-    lines = [plain(explanation.title)[:WIDTH], "=" * WIDTH, *_pairs(explanation.facts)]
+    lines = [printable(explanation.title)[:WIDTH], "=" * WIDTH, *_pairs(explanation.facts)]
     phase = ""
     for count, step in enumerate(explanation.steps, start=1):
         if step.phase != phase:
@@ -30,21 +31,21 @@ def render_text(explanation: Explanation) -> str:
 
 
 def _step(count: int, step: Step) -> list[str]:
-    head, source = f"{count:>2}  {plain(step.formula)}", plain(step.source)
+    head, source = f"{count:>2}  {printable(step.formula)}", printable(step.source)
     if len(head) + len(source) + 2 <= WIDTH:
         lines = [head + source.rjust(WIDTH - len(head))]
     else:
-        lines = _wrapped(plain(step.formula), f"{count:>2}  ")
+        lines = _wrapped(printable(step.formula), f"{count:>2}  ")
         lines += [line.strip().rjust(WIDTH) for line in _wrapped(source)]
     if step.numbers:
-        lines += _wrapped(plain(step.numbers))
+        lines += _wrapped(printable(step.numbers))
     cost = [f"{step.multiply_adds:,} multiply-adds"] if step.multiply_adds else []
     cost += [f"{step.bytes:,} bytes"] if step.bytes else []
     if step.shapes:
-        lines += _wrapped(";  ".join([plain(step.shapes), *cost]))
+        lines += _wrapped(";  ".join([printable(step.shapes), *cost]))
     # In columns, so that numbers can be compared down the page.
     numbers = "".join(f"{label} {number(value):<12}" for label, value in step.summary()).rstrip()
-    lines += _wrapped(f"{plain(step.name):<{NAME_WIDTH}}{numbers}")
+    lines += _wrapped(f"{printable(step.name):<{NAME_WIDTH}}{numbers}")
     if step.view == "image" and step.detail is not None and step.detail.shape[1] <= WIDTH - INDENT:
         lines += _picture(step.detail)
     return lines + _entries(step)
@@ -52,13 +53,13 @@ def _step(count: int, step: Step) -> list[str]:
 
 def _entries(step: Step) -> list[str]:
     """The values one by one, in columns under their labels; the marked label in brackets."""
-    entries = [(plain(label)[:LONGEST_LABEL], number(value)) for label, value in step.entries()]
+    entries = [(printable(label)[:LONGEST_LABEL], number(value)) for label, value in step.entries()]
     if not entries:
         return []
     cells = [(f"[{label}]" if i == step.marked else label, value) for i, (label, value) in enumerate(entries)]
     width = max(len(text) for cell in cells for text in cell) + 1
     per_line = max(1, (WIDTH - INDENT) // width)
-    lines = _wrapped(f"{plain(step.about)}:") if step.about else []
+    lines = _wrapped(f"{printable(step.about)}:") if step.about else []
     for first in range(0, len(cells), per_line):
         chosen = cells[first : first + per_line]
         lines += [" " * INDENT + "".join(cell[part].rjust(width) for cell in chosen) for part in (0, 1)]
@@ -78,7 +79,7 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> list[str]:
     width = min(max((len(label) for label, _ in pairs), default=0), LONGEST_LABEL)
     lines = []
     for label, text in pairs:
-        lines += _wrapped(plain(text), f"{plain(label)[:LONGEST_LABEL]:<{width}}  ")
+        lines += _wrapped(printable(text), f"{printable(label)[:LONGEST_LABEL]:<{width}}  ")
     return lines
 
 

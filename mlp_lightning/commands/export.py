@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mlp_lightning.atomic import written_beside
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from mlp_lightning.commands.export_proof import Proof
@@ -76,11 +77,12 @@ def export(arguments: list[str]) -> None:
     except OSError as error:
         raise UserError(f"--output: {output} cannot be written: {error.strerror or error}") from error
     except _MismatchError as error:
-        print(f"error: {output} was not written: {error}", file=sys.stderr)
+        print(f"error: {printable(str(output))} was not written: {error}", file=sys.stderr)
         sys.exit(1)
     kind = "probabilities" if chosen.whole else "logits"
-    print(f"{output}: {kind} differ from the network's by at most {proof.difference:.2g} ({proof.samples} samples)\n")
-    print(example(options.format, model, options.input, output))
+    differ = f"{kind} differ from the network's by at most {proof.difference:.2g} ({proof.samples} samples)"
+    print(f"{printable(str(output))}: {differ}\n")
+    print(printable_lines(example(options.format, model, options.input, output)))
 
 
 def _output(name: str) -> Path:

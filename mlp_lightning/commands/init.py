@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,10 +45,11 @@ def init(arguments: list[str]) -> None:
             temporary.write_text(config_text(sight), encoding="utf-8")
     except OSError as error:
         raise UserError(f"init: {path} cannot be written: {error.strerror}") from error
-    print(f"{path}: {sight.summary}")
+    print(printable(f"{path}: {sight.summary}"))
     print("\nnext:")
-    print(f"    python train.py fit --config {path}")
-    print(f"    python train.py predict --ckpt_path lightning_logs/{path.stem} --input {sight.root or 'FILES'}")
+    print(printable(f"    python train.py fit --config {path}"))
+    files = sight.root or "FILES"
+    print(printable(f"    python train.py predict --ckpt_path lightning_logs/{path.stem} --input {files}"))
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

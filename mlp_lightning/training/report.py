@@ -11,6 +11,7 @@ import lightning
 import lightning.pytorch as pl
 import torch
 
+from mlp_lightning.printable import printable
 from mlp_lightning.training.evaluation import class_accuracy
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.run_folder import run_folder, tell, tensorboard_logger, write_json
@@ -61,7 +62,7 @@ class Report(pl.Callback):
             print(f"{data_table(names, counts)}\n")
             warning = imbalance(names, counts["train"])
             if warning is not None and pl_module.class_weights is None:
-                print(warning, file=sys.stderr)
+                print(printable(warning), file=sys.stderr)
             print(network_table(pl_module.network, pl_module.hparams["activation"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -137,7 +138,7 @@ class Report(pl.Callback):
         results = {f"result/{name}": value for name, value in sorted(module.results.items()) if name != "val/step"}
         logger.log_hyperparams(options, results, step=trainer.global_step)
         logger.finalize("success")
-        print(f"\nlogs: {run_folder(trainer)}")
+        print(f"\nlogs: {printable(str(run_folder(trainer)))}")
 
 
 def _why_nothing_is_left(trainer: pl.Trainer) -> str:

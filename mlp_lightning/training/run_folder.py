@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 from mlp_lightning.atomic import written_beside
+from mlp_lightning.printable import printable
 
 
 def is_first() -> bool:
@@ -21,7 +22,7 @@ def tell(*lines: str) -> None:
     """Print lines, once for all processes of a run."""
     if is_first():
         for line in lines:
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
 
 def log_folder(root: str | None) -> Path:

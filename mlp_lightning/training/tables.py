@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.nn import MLP
+from mlp_lightning.printable import printable
 
 # How many times the samples of another class are many.
 IMBALANCE = 5
 
 
 def format_table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns of text padded to the widest cell, under a first row that is ruled off."""
+    """Columns of text padded to the widest cell, under a first row that is ruled off; every cell is printable."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from mlp_lightning.atomic import written_beside
 from mlp_lightning.commands.explain_pictures import picture_of
-from mlp_lightning.commands.explain_step import Explanation, Step, number, plain
+from mlp_lightning.commands.explain_step import Explanation, Step, number
+from mlp_lightning.commands.inert import inert
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable
 
 HEADINGS = {
     "forward": ("Forward", "from the samples to the logits, layer by layer"),
@@ -109,7 +111,7 @@ def write_page(page: str, path: Path) -> None:
             temporary.write_text(page, encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        message = f"--html: got {plain(str(path))}, must be a file in an existing, writable folder ({reason})"
+        message = f"--html: got {printable(str(path))}, must be a file in an existing, writable folder ({reason})"
         raise UserError(message) from error
 
 
@@ -151,7 +153,7 @@ def _entries(step: Step) -> str:
     entries = step.entries()
     if not entries:
         return ""
-    heads = "".join(f"<th>{_text(label)}</th>" for label, _ in entries)
+    heads = "".join(f"<th>{_text(inert(label))}</th>" for label, _ in entries)
     cells = "".join(f"<td>{number(value)}</td>" for _, value in entries)
     return f'<table class="entries"><tr>{heads}</tr><tr>{cells}</tr></table>'
 
@@ -166,4 +168,4 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(plain(text))
+    return html.escape(printable(text))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable
+from mlp_lightning.regular import real
 
 if TYPE_CHECKING:
     from mlp_lightning.commands.predict_results import Results
@@ -48,7 +50,7 @@ def predict(arguments: list[str]) -> None:
     try:
         reader = Reader(model, options.invert, center)
         results = Results(model, options.top, sheet=options.contact_sheet is not None)
-        print(f"{model.path}: {'-'.join(str(size) for size in model.network.sizes)}", flush=True)
+        print(f"{printable(str(model.path))}: {'-'.join(str(size) for size in model.network.sizes)}", flush=True)
         _write(options, reader, results)
     except UserError as error:
         # What the Python functions call so has dashes here.
@@ -57,12 +59,12 @@ def predict(arguments: list[str]) -> None:
         raise UserError(f"--{message}" if named else message) from error
     print(results.text(options.output))
     for line in reader.unreadable[:LISTED]:
-        print(f"skipped: {line}")
+        print(f"skipped: {printable(line)}")
     if len(reader.unreadable) > LISTED:
         print(f"skipped: {len(reader.unreadable) - LISTED} more that cannot be read")
     for name, path in (("predictions", options.output), ("contact sheet", options.contact_sheet)):
         if path is not None:
-            print(f"{name}: {path}")
+            print(f"{name}: {printable(path)}")
 
 
 def _write(options: argparse.Namespace, reader: "Reader", results: "Results") -> None:
@@ -76,7 +78,8 @@ def _write(options: argparse.Namespace, reader: "Reader", results: "Results") ->
     target = Path(options.output)
     try:
         with written_beside(target) as temporary:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            # What no encoding holds, as in the name of a file that is no text, is shown as its escape.
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 results.take(reader, options.input, file)
             _finish(options, reader, results)
     except OSError as error:
@@ -112,9 +115,9 @@ def _check_target(option: str, path: Path) -> None:
 
 def _check_overwriting(options: argparse.Namespace, checkpoint: Path) -> None:
     """Refuse to write over what is read, or twice to one file."""
-    read = {path.resolve() for path in (checkpoint, *map(Path, options.input))}
+    read = {real(path) for path in (checkpoint, *options.input)}
     for option, name in (("--output", options.output), ("--contact_sheet", options.contact_sheet)):
-        path = None if name is None else Path(name).resolve()
+        path = None if name is None else real(name)
         if path in read:
             raise UserError(f"{option}: {name} is the checkpoint or an input, or is to be written already")
         if path is not None:
@@ -132,7 +135,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         required=True,
         help="pictures, folders of pictures, tables (.csv) with the columns of the training, arrays (.npy, .npz)",
     )
-    parser.add_argument("--output", help="a CSV file for all predictions")
+    parser.add_argument(
+        "--output",
+        help="a CSV file for all predictions; a text that a spreadsheet would run begins with an apostrophe in it",
+    )
     parser.add_argument("--top", type=int, default=3, help="how many classes to tell of each sample (default 3)")
     parser.add_argument("--contact_sheet", help="a PNG file that shows the samples as the network sees them")
     parser.add_argument("--skip_unreadable", action="store_true", help="go on without pictures that cannot be read")

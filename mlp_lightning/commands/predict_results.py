@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 import torch
 from torch import Tensor
 
+from mlp_lightning.commands.inert import inert
 from mlp_lightning.inputs import Part, Reader
 from mlp_lightning.model import Model
 from mlp_lightning.prediction import Prediction, predictions_of
@@ -38,7 +39,11 @@ class Results:
         self._labels: list[str | None] = []
 
     def take(self, reader: Reader, inputs: list[str], file: TextIO | None) -> None:
-        """Predict all inputs, and write a row for each sample to ``file``; raises UserError as ``Reader.parts``."""
+        """Predict all inputs, and write a row for each sample to ``file``, with ``inert`` texts.
+
+        Raises:
+            UserError: as ``Reader.parts``.
+        """
         writer = None if file is None else csv.writer(file, lineterminator="\n")
         if writer is not None:
             names = [("class", "probability"), *((f"class_{k}", f"probability_{k}") for k in range(2, self._top + 1))]
@@ -48,8 +53,8 @@ class Results:
             self._add(part, predictions)
             if writer is not None:
                 for name, row, label, prediction in zip(part.files, part.rows, part.labels, predictions, strict=True):
-                    shares = [cell for known, share in prediction.top for cell in (known, f"{share:.6g}")]
-                    writer.writerow([name, "" if row is None else row, *shares, label or ""])
+                    shares = [cell for known, share in prediction.top for cell in (inert(known), f"{share:.6g}")]
+                    writer.writerow([inert(name), "" if row is None else row, *shares, inert(label or "")])
 
     def _add(self, part: Part, predictions: list[Prediction]) -> None:
         self.count += len(predictions)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,10 @@ from mlp_lightning.errors import UserError
 
 ADDRESS = "127.0.0.1"
 DRAWING_TYPE = "application/octet-stream"
+LENGTH = "Content-Length"
+# Headers of which a second one could say something else to another reader.
+SINGLE = ("Host", "Origin", LENGTH, "Content-Type")
+HTTP_PORT = 80
 PAGE_TYPE, JSON_TYPE = "text/html; charset=utf-8", "application/json"
 # The page may run its own script and ask this server, and nothing else.
 POLICY = (
@@ -55,8 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "mlp_lightning", ""
     # Of broken requests too, which would otherwise be answered in a version without a status.
     protocol_version, default_request_version = "HTTP/1.1", "HTTP/1.0"
-    # Seconds that a client may take to send what it announced.
+    # Seconds that a client may take for each line of a request, and for all of a drawing.
     timeout = 10
+    # With Nagle's algorithm an answer's body waits 40 ms for the browser to acknowledge its head.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -84,7 +91,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check_origin(self) -> None:
         """Refuse what does not come from this page: a site elsewhere may have its name point to this machine."""
-        hosts = [f"{name}:{self.server.server_port}" for name in (ADDRESS, "localhost")]
+        port = self.server.server_port
+        hosts = [f"{name}:{port}" for name in (ADDRESS, "localhost")]
+        if port == HTTP_PORT:
+            # Browsers leave it out.
+            hosts += [ADDRESS, "localhost"]
+        for name in SINGLE:
+            if len(self.headers.get_all(name, ())) > 1:
+                raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: came twice, must come once")
+        if "Transfer-Encoding" in self.headers:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"Transfer-Encoding: must not be given, but {LENGTH}")
         host = (self.headers.get("Host") or "").lower()
         if host not in hosts:
             raise Refused(HTTPStatus.FORBIDDEN, f"Host: got {host or 'nothing'}, must be {' or '.join(hosts)}")
@@ -93,6 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.FORBIDDEN, f"Origin: got {origin}, must be http://{hosts[0]}")
 
     def _get(self, path: str, _: str) -> bytes | dict[str, Any]:
+        if self.headers.get(LENGTH, "0") != "0":
+            # What is not read would be taken for the next request.
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{LENGTH}: must not be given with GET")
         if path == "/":
             return self.server.page
         if path == "/model":
@@ -114,12 +133,20 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.answers.predict(self._body(), None if towards is None else int(towards))
 
     def _body(self) -> bytes:
-        length = self.headers.get("Content-Length") or "nothing"
+        length = self.headers.get(LENGTH) or "nothing"
         if not re.fullmatch("[0-9]{1,18}", length):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"Content-Length: got {length}, must be {SIDE**2}")
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{LENGTH}: got {length}, must be {SIDE**2}")
         if int(length) > SIDE**2:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"drawing: got {length} bytes, must be {SIDE**2}")
-        return self.rfile.read(int(length))
+        body, ends = b"", time.monotonic() + self.timeout
+        while len(body) < int(length):
+            part = self.rfile.read1(int(length) - len(body))
+            if time.monotonic() > ends:
+                raise TimeoutError
+            if not part:
+                break
+            body += part
+        return body
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         # A body that was not read would be taken for the next request.

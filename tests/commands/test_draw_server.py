@@ -2,12 +2,14 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlp_lightning.commands import draw_server
 from mlp_lightning.commands.draw_answers import SIDE, Answers
 from mlp_lightning.commands.draw_server import DrawServer
 from mlp_lightning.model import Model
@@ -205,3 +207,91 @@ def test_drawings_at_the_same_time_do_not_mix(server: DrawServer, drawing: np.nd
 def test_second_server_on_the_same_port(server: DrawServer) -> None:
     with pytest.raises(OSError, match="in use"):
         DrawServer(server.server_port, server.answers)
+
+
+def status_of(server: DrawServer, *lines: str, host: str | None = "127.0.0.1:{port}", body: bytes = b"") -> int:
+    """Of a request of these lines as they stand."""
+    first, *headers = lines
+    if host is not None:
+        headers.insert(0, f"Host: {host.format(port=server.server_port)}")
+    sent = "\r\n".join([first, *headers, "", ""]).encode("latin1") + body
+    return int(raw(server, sent).split()[1])
+
+
+POST = "POST /predict HTTP/1.1"
+SIZE = SIDE**2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("GET / HTTP/1.1", "Host: 127.0.0.1:{port}"),
+        ("GET / HTTP/1.1", "Host: evil.example"),
+        ("GET / HTTP/1.1", "Origin: http://127.0.0.1:{port}", "Origin: http://evil.example"),
+        ("GET / HTTP/1.1", "Content-Length: 5"),
+        ("GET / HTTP/1.1", "Transfer-Encoding: chunked"),
+        (POST, "Content-Type: application/octet-stream", f"Content-Length: {SIZE}", "Transfer-Encoding: chunked"),
+        (POST, "Content-Type: application/octet-stream", f"Content-Length: {SIZE}", "Content-Length: 0"),
+        (POST, "Content-Type: application/octet-stream", "Content-Length: -1"),
+        (POST, "Content-Type: application/octet-stream", "Content-Length: +5"),
+        (POST, "Content-Type: application/octet-stream", "Content-Length: 99999999999999999999"),
+        (POST, "Content-Type: application/octet-stream", "Content-Length: 1_0"),
+        (POST, "Content-Type: application/octet-stream", "Content-Length: 5, 5"),
+        (POST, "Content-Type: application/octet-stream", "Content-Type: text/plain", "Content-Length: 0"),
+        ("GET /../../etc/passwd HTTP/1.1",),
+        ("GET /%2e%2e/etc/passwd HTTP/1.1",),
+        ("GET http://127.0.0.1/ HTTP/1.1",),
+        ("GET /weights/1/999999999 HTTP/1.1",),
+        ("GET /weights/1/٣ HTTP/1.1".encode().decode("latin1"),),
+        ("TRACE / HTTP/1.1",),
+        ("GET / HTTP/9.9",),
+        ("GET /" + "a" * 70_000 + " HTTP/1.1",),
+        ("GET / HTTP/1.1", *(f"X-{k}: y" for k in range(200))),
+    ],
+    ids=lambda lines: " ".join(lines)[:60],
+)
+def test_odd_requests_are_refused(server: DrawServer, lines: tuple[str, ...]) -> None:
+    given = [line.replace("{port}", str(server.server_port)) for line in lines]
+    assert 400 <= status_of(server, *given) < 600
+    assert status_of(server, "GET /model HTTP/1.1", "Connection: close") == 200
+
+
+@pytest.mark.parametrize("host", [None, "", "127.0.0.1", "localhost", "evil.example:{port}", "127.0.0.1:{port}.evil"])
+def test_another_host_is_refused(server: DrawServer, host: str | None) -> None:
+    assert status_of(server, "GET / HTTP/1.1", host=host) == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", 200), ("localhost", 200), ("localhost:80", 200), ("x", 403)]
+)
+def test_browsers_leave_port_80_out(server: DrawServer, host: str, status: int) -> None:
+    port, server.server_port = server.server_port, 80
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.putrequest("GET", "/model", skip_host=True)
+        connection.putheader("Host", host)
+        connection.endheaders()
+        assert connection.getresponse().status == status
+        connection.close()
+    finally:
+        server.server_port = port
+
+
+def test_answers_do_not_wait_for_one_another(server: DrawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[tuple[int, ...]] = []
+    setsockopt = socket.socket.setsockopt
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda *given: (options.append(given[1:]), setsockopt(*given))[1])
+    assert request(server, "GET", "/model")[0] == 200
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, True) in options
+
+
+def test_a_body_that_drips_is_given_up(server: DrawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw_server._Handler, "timeout", 0.3)
+    head = f"{POST}\r\nHost: 127.0.0.1:{server.server_port}\r\nContent-Type: application/octet-stream\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: {SIZE}\r\n\r\n".encode())
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 (at any of them)
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+    assert request(server, "GET", "/model")[0] == 200

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import math
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -50,6 +51,7 @@ from mlp_lightning.training.run_logger import EventsOfCheckpoints, RunLogger, ma
 from mlp_lightning.training.saved_config import SaveWholeConfig
 from mlp_lightning.training.settled_objects import settled_objects
 from mlp_lightning.training.strategy import START_METHODS, check_strategy, is_lost_process, register_strategies
+from mlp_lightning.training.trained_options import check_trained
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
@@ -60,6 +62,8 @@ WORDS = ("best", "last", "auto")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Commands that look at a step and leave no run behind.
 LOOKING = ("check", "explain")
+# Commands that say how good trained weights are.
+EVALUATING = ("validate", "test")
 # Options of the user's own files.
 READING = {*SHARED, *(name for names in OPTIONS_OF.values() for name in names)}
 
@@ -153,11 +157,17 @@ class CLI(LightningCLI):
         """Look into the checkpoint before anything costs time; evaluate with the options it was trained with."""
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path") is None:
+            if self.config.subcommand in EVALUATING:
+                raise UserError(
+                    f"--ckpt_path: got nothing, but {self.config.subcommand} needs trained weights; "
+                    "give a checkpoint, a run's folder, best or last"
+                )
             return
         given = str(options.ckpt_path)
         checkpoint = self._take_checkpoint(options)
         if checkpoint is None:
             return
+        check_trained(checkpoint, options.ckpt_path)
         # Checkpoints from before there were averages and norms say nothing of them.
         trained = {"averaging": "none", "norm": "none", **checkpoint["hyper_parameters"]}
         if self.config.subcommand == "fit":
@@ -186,7 +196,7 @@ class CLI(LightningCLI):
                 data = {name: value for name, value in data.items() if name not in READING}
             _take_over(options.data, defaults, data)
             self._keep_split(options, checkpoint)
-        if given in WORDS:
+        if given in WORDS or os.path.isdir(os.path.expanduser(given)):
             tell(f"checkpoint: {options.ckpt_path}, step {checkpoint['global_step']}")
         self._description, self._sizes = checkpoint.get("data"), checkpoint["sizes"]
         self._weights = Weights.of_checkpoint(Path(options.ckpt_path), checkpoint)
@@ -208,8 +218,11 @@ class CLI(LightningCLI):
         fits = self.config.subcommand == "fit"
         if word == ("best" if fits else "auto"):
             words = "last, auto" if fits else "last, best"
-            raise UserError(f"--ckpt_path: got {word}, {self.config.subcommand} takes {words} or a file")
+            raise UserError(f"--ckpt_path: got {word}, {self.config.subcommand} takes {words}, a file or a folder")
         if word not in WORDS:
+            # A training resumes where it stood last.
+            wanted = ("last.ckpt", "best.ckpt") if fits else ("best.ckpt", "last.ckpt")
+            options.ckpt_path = str(find_checkpoint(word, wanted=wanted))
             return read_checkpoint(options.ckpt_path)
         if not fits:
             with_config = any(argument.partition("=")[0] in ("--config", "-c") for argument in self._arguments)
@@ -218,8 +231,8 @@ class CLI(LightningCLI):
             return read_checkpoint(path)
         if word == "auto" and options.trainer.logger is False:
             raise UserError("--ckpt_path: got auto, which looks in the log folder: trainer.logger must not be false")
-        newest, checkpoint, passed_over = newest_checkpoint(logs / self._run_name)
-        tell(*(f"skipped: {line}" for line in passed_over))
+        newest, checkpoint, skipped = newest_checkpoint(logs / self._run_name)
+        tell(*(f"skipped: {line}" for line in skipped))
         if newest is None and word == "last":
             raise UserError(f"--ckpt_path: got last, but {logs / self._run_name} holds no whole checkpoint of a fit")
         if newest is None:

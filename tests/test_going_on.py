@@ -36,7 +36,7 @@ def test_fit_goes_on_from_its_newest_checkpoint(half, run_cli, capsys, word):
     assert cli.model.curves.history["optim/lr"] == ([2, 4, 6, 8], [0.001, 0.001, 0.25, 0.25])
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(half, run_cli, capsys, elsewhere):
+def test_a_damaged_newest_checkpoint_is_skipped(half, run_cli, capsys, elsewhere):
     with (elsewhere / FOLDER / "version_0/checkpoints/last.ckpt").open("rb+") as file:
         file.truncate(5000)
     cli = run_cli(*FIT, "--trainer.max_epochs", 2, "--ckpt_path", "auto")
@@ -70,9 +70,9 @@ def test_evaluation_takes_the_newest(half, run_main, capsys, word, config):
     ("arguments", "message"),
     [
         ([*FIT, "--ckpt_path", "last"], f"got last, but {FOLDER} holds no whole checkpoint of a fit"),
-        ([*FIT, "--ckpt_path", "best"], "got best, fit takes last, auto or a file"),
+        ([*FIT, "--ckpt_path", "best"], "got best, fit takes last, auto, a file or a folder"),
         ([*FIT, "--ckpt_path", "auto", "--trainer.logger", "false"], "got auto, which looks in the log folder: "),
-        (["test", "--ckpt_path", "auto"], "got auto, test takes last, best or a file"),
+        (["test", "--ckpt_path", "auto"], "got auto, test takes last, best, a file or a folder"),
         (["test", "--ckpt_path", "best"], "got best, but there is no best.ckpt in lightning_logs"),
         (["test", *SHORT[:2], "--ckpt_path", "last"], f"got last, but there is no last.ckpt in {FOLDER}"),
     ],

@@ -583,9 +583,12 @@ def test_checkpoint(name: str, command: str, here: Path, trained: bytes, error_o
     check(error_of(f"{FIT.replace('fit', command, 1)} --ckpt_path it.ckpt"), ("--ckpt_path", "it.ckpt", *case.expected))
 
 
-@pytest.mark.parametrize("path", ["none.ckpt", "data"])
-def test_checkpoint_that_is_no_file(path: str, error_of: Callable[..., str]) -> None:
-    check(error_of(f"{FIT} --ckpt_path {path}"), ("--ckpt_path", f"there is no file {path}"))
+def test_checkpoint_that_is_no_file(error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} --ckpt_path none.ckpt"), ("--ckpt_path", "there is no file none.ckpt"))
+
+
+def test_folder_without_a_checkpoint(error_of: Callable[..., str]) -> None:
+    check(error_of(f"{FIT} --ckpt_path data"), ("--ckpt_path: got data", "no last.ckpt nor best.ckpt in data"))
 
 
 @says(

@@ -162,7 +162,7 @@ EXPLAIN = {
     "--html ''": ("--html",),
     f"--html {LONG}": ("--html", "File name too long"),
     "--ckpt_path gone.ckpt": ("--ckpt_path: there is no file gone.ckpt",),
-    "--ckpt_path data": ("--ckpt_path: there is no file data",),
+    "--ckpt_path data": ("--ckpt_path: got data, but there is no best.ckpt nor last.ckpt",),
     "--trainer.devices 2": ("trainer.devices",),
 }
 LOOKING = [
@@ -171,11 +171,13 @@ LOOKING = [
     ("check", "--trainer.devices 2", ("trainer.devices",)),
     ("check", "--model.lr -1", ("model.lr", "-1.0", ">= 0")),
     ("check", "--ckpt_path gone.ckpt", ("--ckpt_path: there is no file gone.ckpt",)),
-    ("validate", "--data.validation none", ("data.validation: got none", "nothing to validate")),
-    ("validate", "--ckpt_path auto", ("--ckpt_path: got auto", "last, best or a file")),
+    ("validate", "", ("--ckpt_path: got nothing", "validate needs trained weights")),
+    ("validate", "--data.validation none", ("--ckpt_path: got nothing",)),
+    ("test", "", ("--ckpt_path: got nothing", "test needs trained weights", "best or last")),
+    ("validate", "--ckpt_path auto", ("--ckpt_path: got auto", "last, best, a file or a folder")),
     ("test", "--ckpt_path ''", ("--ckpt_path: there is no file",)),
     ("test", "--model.hiden 3", ("model.hiden", "did you mean model.hidden?")),
-    ("test", "--data.root gone", ("data.root: got gone", "existing folder")),
+    ("check", "--data.root gone", ("data.root: got gone", "existing folder")),
     ("test", "stray", ("stray", "no such option")),
 ]
 
@@ -189,14 +191,14 @@ def test_a_command_that_looks_at_steps(
 
 
 CHECKPOINTS = {
-    "hyper_parameters": (None, "its hyper_parameters is no dict"),
-    "state_dict": ([1], "its state_dict is no dict"),
-    "history": (3, "its history is no dict"),
-    "data": ("text", "its data is no dict"),
-    "datamodule_hyper_parameters": (3, "its datamodule_hyper_parameters is no dict"),
-    "loops": (3, "its loops is no dict"),
-    "callbacks": ([3], "its callbacks is no dict"),
-    "optimizer_states": ({}, "its optimizer_states is no list"),
+    "hyper_parameters": (None, "its hyper_parameters is"),
+    "state_dict": ([1], "its state_dict is"),
+    "history": (3, "its history is"),
+    "data": ("text", "its data is"),
+    "datamodule_hyper_parameters": (3, "its datamodule_hyper_parameters is"),
+    "loops": (3, "its loops is"),
+    "callbacks": ([3], "its callbacks is"),
+    "optimizer_states": ({}, "its optimizer_states is"),
 }
 SIZES = [None, [6, -4, 10], [6, 4.5, 10], "abc", ["a", "b"], [6, "4", 10]]
 

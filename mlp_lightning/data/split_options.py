@@ -47,7 +47,7 @@ def keep_split(options: Any, trained: Mapping[str, Any], command: str, *, knows_
             f"data.validation: got {now}, must be {before} as in the checkpoint, or none: {now} would validate on "
             "samples that were trained on"
         )
-    elif before == now == "per_batch" and options["batch_size"] != trained["batch_size"]:
+    elif before == now == "per_batch" and options["batch_size"] != trained.get("batch_size"):
         raise UserError(
             f"data.batch_size: got {options['batch_size']}, must be {trained['batch_size']} as in the checkpoint: with "
             "data.validation per_batch it says which samples validate"

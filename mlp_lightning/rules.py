@@ -156,7 +156,7 @@ class _Walk:
         inner = rule.rules.get(key.partition("{")[0])
         if not isinstance(state, dict):
             raise Wrong(f"its {name}.{key} is {shown(state)}, must be values by name")
-        return state if inner is None or not dict.__len__(state) else self.take(state, inner, f"{name}.{key}")
+        return state if inner is None or not dict.__len__(state) else self.take(state, Others(inner), f"{name}.{key}")
 
     def _take_plain(self, value: Any, rule: Plain, name: str) -> Any:
         if value is None or type(value) is bool or is_number(value) or (type(value) is str and "\0" not in value):

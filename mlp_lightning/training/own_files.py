@@ -59,12 +59,13 @@ def _with_own_files(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[st
     paths = {name: own_file(folder, state.get(name) or "", suffix) for name in PATHS}
     best = state["best_model_score"]
     if callback.monitor is not None:
+        if paths["kth_best_model_path"] not in scores:
+            # As long as there are fewer than it keeps, it has none to remove.
+            paths["kth_best_model_path"] = ""
+        full = callback.save_top_k != -1 and len(scores) >= callback.save_top_k
         numbers = [*scores.values(), *([] if best is None else [best])]
-        if (
-            best is None
-            or paths["kth_best_model_path"] not in scores
-            or not torch.stack([*map(torch.as_tensor, numbers)]).isfinite().all()
-        ):
+        finite = bool(numbers) and bool(torch.stack([*map(torch.as_tensor, numbers)]).isfinite().all())
+        if best is None or not finite or (full and not paths["kth_best_model_path"]):
             # Lightning takes up no empty state.
             return {}
     return {**state, **paths, "dirpath": folder, "best_k_models": scores}

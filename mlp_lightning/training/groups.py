@@ -6,14 +6,24 @@ import time
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint, ProgressBar, Timer
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    Timer,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
 from mlp_lightning.data.loader import GATHERED_ROWS, Batch
 from mlp_lightning.training.health import Health
+from mlp_lightning.training.interruption import Interruption
+from mlp_lightning.training.listeners import STEP_HOOKS, differs, needs_every_step
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.progress_bar import GroupProgressBar
 
 # Long enough that Lightning's share is small, and short enough for progress bars and signals.
 SECONDS_PER_EXECUTION = 0.1
@@ -21,16 +31,18 @@ SECONDS_PER_EXECUTION = 0.1
 STEPS_PER_EXECUTION = 50
 # Samples of minibatches that are handed over together: the fewer of these calls, the less they cost.
 GROUPED_ROWS = 2 * GATHERED_ROWS
-EVERY_STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
+# Their own hooks do nothing at other steps than those that end a group.
+AWAITING = (
+    Callback,
+    GroupProgressBar,
+    Health,
+    Interruption,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    Timer,
+    TQDMProgressBar,
 )
-# Those that have such hooks, but do nothing in them at other steps than those that end a group.
-AWAIT_EVENTS = (Checkpoint, ProgressBar, LearningRateMonitor, Timer, Health)
 
 
 class GroupedEpochLoop(_TrainingEpochLoop):
@@ -47,7 +59,8 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         min_steps: as Lightning's.
         max_steps: as Lightning's.
         steps_per_execution: most minibatches in a group, at least 1. None for as many as take a tenth of a second, or
-            50 where several processes share them, or 1 where a callback is present that may want to see every step.
+            50 where several processes share them, or 1 where a callback may do something at every step. It is 1 in any
+            case where the module or another part of the training does something of its own in a step.
         minibatches_per_update: how many make a step, where an epoch does not end before. Lightning's own loop asks the
             trainer for it, which refuses to have more than one for a module that makes its steps itself.
     """
@@ -73,7 +86,9 @@ class GroupedEpochLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         self._seconds = math.inf
-        if self.steps_per_execution is not None:
+        if needs_every_step(self.trainer, self.trainer.lightning_module, MLPModule):
+            self._largest = 1
+        elif self.steps_per_execution is not None:
             self._largest = self.steps_per_execution
         elif any(wants_every_step(callback) for callback in callbacks):
             self._largest = 1
@@ -190,6 +205,5 @@ class GroupedEpochLoop(_TrainingEpochLoop):
 
 
 def wants_every_step(callback: Callback) -> bool:
-    """Whether a callback has a hook that Lightning calls at every step, and may do something in any call."""
-    overrides = (getattr(type(callback), hook) is not getattr(Callback, hook) for hook in EVERY_STEP_HOOKS)
-    return not isinstance(callback, AWAIT_EVENTS) and any(overrides)
+    """Whether a callback has a hook, of its class or set on it, that may do something at every step."""
+    return any(differs(callback, hook, AWAITING) for hook in STEP_HOOKS)

@@ -22,6 +22,7 @@ from mlp_lightning.optim.l1 import soft_threshold_
 from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.training.accumulation import Accumulation, check_size
 from mlp_lightning.training.finiteness import Finiteness, LetPass
+from mlp_lightning.training.gradient_hooks import GradientHooks
 from mlp_lightning.training.native_steps import Evaluator, NativeSteps
 from mlp_lightning.training.readings import Readings
 from mlp_lightning.training.shard import Shard, wait
@@ -70,6 +71,7 @@ class HandStep:
         accumulate: minibatches whose gradients make one update, at least 1.
         skips: whether a step whose loss or gradient is not finite is left out; else it raises NotFinite.
         readings: where numbers wait that tell whether steps were finite; None for a queue of its own.
+        hooks: what is called around the gradient, which is then formed before the update; None for nothing.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class HandStep:
         accumulate: int = 1,
         skips: bool = False,
         readings: Readings | None = None,
+        hooks: GradientHooks | None = None,
     ) -> None:
         self.network = network
         self.loss = in_place(loss)
@@ -108,6 +111,7 @@ class HandStep:
         self.dropout = dropout
         self.adversary = adversary
         self.shard = shard
+        self.hooks = hooks
         self.overlap = overlap and world_size > 1
         self._works: list[dist.Work | None] = []
         self._draws = Draws(seed, "vat", network.flat.device)
@@ -115,11 +119,12 @@ class HandStep:
         self._restores_running = accumulate > 1 and skips and network.running is not None
         self._running: Tensor | None = None
         self.samples_seen = 0
+        self._last: tuple[float | Tensor, float | Tensor] = 0.0, 1.0
         (self._group,) = rule.param_groups
         clips = clip_norm is not None or clip_value is not None
         is_plain = isinstance(rule, SGD) and self._group["momentum"] == 0
         needs_gradient = clips or skips or world_size > 1 or accumulate > 1
-        needs_gradient = needs_gradient or scaler is not None or bool(network.norms)
+        needs_gradient = needs_gradient or scaler is not None or bool(network.norms) or hooks is not None
         self.adds_to_weights = is_plain and not needs_gradient
         self.workspace = Workspace(network, dtype_of_products, SOME_ROWS if self.adds_to_weights else MANY_ROWS)
         self.finiteness = Finiteness(
@@ -177,6 +182,7 @@ class HandStep:
         targets = batch.targets(logits.shape[1], logits.dtype)
         loss_sum, cache = loss.forward(logits, targets)
         normalizer = loss.normalizer(logits, targets)
+        self._last = loss_sum, normalizer
         whole = self._whole(normalizer, batch.size)
         if gathered is None:
             dloss, dloss_of_adversary, adds = self._dloss(whole, logits), self._dloss(batch.size, logits), False
@@ -189,6 +195,8 @@ class HandStep:
                 self._running = self.network.running.clone()
             gathered.add(whole)
         dlogits = loss.backward(cache, dloss)
+        if self.hooks is not None:
+            self.hooks.before_backward(self.loss_of_batch, is_first=not adds)
         deltas = None
         if self.adversary is not None:
             self._draws.start(number, len(batch.x), batch.first, batch.size)
@@ -222,10 +230,16 @@ class HandStep:
                         self._works.append(dist.all_reduce(self.network.layers[k].dweight, async_op=True))
             finiteness.mark(loss_sum)
             if not updates:
+                if self.hooks is not None:
+                    # The sum so far; the update divides it.
+                    self.network.flat.grad = self.network.flat_grad
+                    self.hooks.after_backward()
                 if finiteness.allows_part(step, loss_sum, batch, training, lr):
                     workspace.follow()
                 return loss_sum, normalizer
             gradient = self._sum_gradient()
+            if self.hooks is not None:
+                self.hooks.after_backward()
             allowed = finiteness.allows(step, loss_sum, gradient, batch, training, lr, biases)
             if allowed:
                 workspace.follow()
@@ -236,6 +250,12 @@ class HandStep:
             if allowed or self.scaler is not None:
                 self._update(gradient, keep_gradient)
         return loss_sum, normalizer
+
+    @property
+    def loss_of_batch(self) -> Tensor:
+        """The loss of this process's share of the last minibatch, 0-dim, mean or sum as the gradient's."""
+        loss_sum, normalizer = self._last
+        return torch.as_tensor(loss_sum) / (normalizer if self.reduction == "mean" else 1.0)
 
     def prepare(self, sizes: Iterable[int]) -> None:
         """Compile, load and record what the first steps on minibatches of so many samples would wait for."""
@@ -290,6 +310,7 @@ class HandStep:
         assert self._cuda_steps is not None
         losses, totals = self._cuda_steps.run(batches, rates, keeps=keep_gradient)
         size = sum(batch.size for batch in batches)
+        self._last = losses[-1], float(batches[-1].size)
         self.samples_seen += size
         self.finiteness.note(step, totals, rates[-1])
         # Of numbers of 32 bits a sum in 64 bits is exact, unless they differ by a factor of a million and more: it does
@@ -357,12 +378,21 @@ class HandStep:
 
     def _update(self, gradient: Tensor, keep_gradient: bool) -> None:
         shard = self.shard
+        if self.hooks is not None:
+            self.hooks.before_update()
+            gradient = self._group["params"][0].grad
+            # A hook took it away: torch's optimizers then leave the parameter as it is.
+            if gradient is None:
+                return
         if self.clip_norm is not None:
             clip_norm_(gradient, self.clip_norm, None if shard is None else shard.norm(gradient))
         if self.clip_value is not None:
             clip_value_(gradient, self.clip_value)
         if self.scaler is None:
-            self.rule.update_all()
+            if self.hooks is None:
+                self.rule.update_all()
+            else:
+                self.hooks.update()
             if shard is not None:
                 shard.gather_(self.network.flat.detach())
                 if keep_gradient:

@@ -1,6 +1,7 @@
 """The LightningModule: one hand-derived step per minibatch; Lightning runs the loops around it."""
 
 import io
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite, means
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
 from mlp_lightning.training.finiteness import LetPass, NotFinite
+from mlp_lightning.training.gradient_hooks import GradientHooks
 from mlp_lightning.training.hand_step import HandStep
+from mlp_lightning.training.listeners import listens_to_gradients, unheard_hooks
 from mlp_lightning.training.native_steps import Evaluator
 from mlp_lightning.training.own_files import forget_paths
 from mlp_lightning.training.readings import Readings
@@ -89,6 +92,7 @@ class MLPModule(ConfiguredModule):
             accumulate=getattr(trainer, "minibatches_per_update", 1),
             skips=self.hparams["nonfinite"] == "skip",
             readings=self.readings,
+            hooks=GradientHooks(trainer, self, optimizer) if self._hears_gradients() else None,
         )
         self._hand_step.finiteness.begin(self.global_step)
         # Like the steps in memory that is kept, for a few samples at a time.
@@ -101,12 +105,24 @@ class MLPModule(ConfiguredModule):
             self._hand_step.prepare(trainer.train_dataloader.train_sizes)
         self.ready_at = time.perf_counter()
 
+    def _hears_gradients(self) -> bool:
+        """Whether a hook is to be called around each gradient; says which ones nobody calls."""
+        unheard = unheard_hooks(self, (self.network, self.evaluated_network))
+        if unheard:
+            text = f"{', '.join(unheard)}: not called in the training, whose steps are derived by hand"
+            self.print(f"{type(self).__name__}: {text}", file=sys.stderr)
+        return listens_to_gradients(self.trainer, self, MLPModule)
+
     def let_steps_pass(self) -> None:
         """Compute steps that are not finite like any others, from the first step on."""
         self._hand_step.finiteness = LetPass(self._hand_step.workspace)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it.
+
+        Returns:
+            The loss of this process's share of the minibatch, for callbacks.
+        """
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         # What counts the steps. LightningOptimizer.step puts a closure for autograd, the precision plugin and a row of
@@ -117,13 +133,17 @@ class MLPModule(ConfiguredModule):
         # The mathematics rounds by hand where it is to round: not a second time behind its back.
         with torch.autocast(self.device.type, enabled=False), torch.inference_mode():
             self.hand_step(batch, self.global_step, updates=updates)
+        if self._hand_step.hooks is None:
+            # Where torch's users look for it; a hook may have put another tensor there.
+            self.network.flat.grad = self.network.flat_grad
         if not updates:
-            return
+            return self._hand_step.loss_of_batch
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.record_steps()
         # Whoever sees this step sees what was recorded up to it.
         self.read()
+        return self._hand_step.loss_of_batch
 
     def _show(self, values: dict[str, float]) -> None:
         """Give values to the progress bar and to callbacks, as ``log_dict`` would; that takes longer than a step."""
@@ -161,7 +181,8 @@ class MLPModule(ConfiguredModule):
     @property
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
-        if self._averaging is not None:
+        is_own = getattr(self.hand_step, "__func__", None) is MLPModule.hand_step
+        if self._averaging is not None or not is_own:
             return False
         if not self._validates_within_steps:
             return self._hand_step.makes_many

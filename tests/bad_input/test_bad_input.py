@@ -85,7 +85,7 @@ def test_option_names(options: str, expected: tuple[str, ...], error_of: Callabl
     ("--data.dataset foo", "data.dataset", "got foo", "mnist, fashion_mnist"),
     ("--data.dataset [mnist]", "data.dataset", "got ['mnist']", "mnist, fashion_mnist"),
     ("--data.validation foo", "data.validation", "got foo", "holdout, per_batch"),
-    ("--test foo", "test", "got foo", "last, best, never"),
+    ("--test foo", "test", "got foo", "best, last, never"),
     ("--trainer.precision foo", "trainer.precision", "got foo", "bf16-true"),
 )
 def test_choices(options: str, expected: tuple[str, ...], error_of: Callable[..., str]) -> None:

@@ -22,8 +22,8 @@ LARGEST = np.float64(np.finfo(np.float32).max)
 FINITE = f"must be finite, at most {LARGEST:.3g}"
 # Numbers so many times as large as those of the training have another scale.
 OTHER_SCALE = 10
-# Numbers from 0 that reach further than this, and at most 255, may be pixels.
-LEAST_PIXEL_RANGE = 100
+# Of images whose pixels are fractions, against those with whole pixels.
+LEAST_DIVISOR = 100
 
 
 class Extent(NamedTuple):
@@ -47,18 +47,21 @@ def learned(train: Part, others: Sequence[Part]) -> ImagePreprocessing | ArrayPr
         others: the parts that are read likewise.
     """
     x = train.x
-    extent = _extent(x)
     shape = sample_shape(x)
-    # Bytes that are only 0 and 1 are truth values. Fractions in [0, 1] are images whose bytes were divided already.
-    divided = x.dtype == np.uint8 and extent.high > 1
-    fractions = len(shape) > 1 and extent.in_unit_range and not extent.whole
-    divisor = 255 if divided or fractions else 1
-    if len(shape) > 1 and (divided or extent.in_unit_range):
-        image = ImagePreprocessing(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, divisor)
-        if divided or all(is_divided(part.x.dtype, divisor) or _extent(part.x).in_unit_range for part in others):
-            return image
-        divisor = 1
-    return ArrayPreprocessing(math.prod(shape), shape, divisor, extent.low, extent.high)
+    # Bytes that are only 0 and 1 are truth values.
+    if x.dtype == np.uint8 and any(values.max() > 1 for _, values in _blocks(x)):
+        return _image(shape, 255) if len(shape) > 1 else ArrayPreprocessing(shape[0], shape, 255)
+    extent = _extent(x)
+    if len(shape) > 1 and extent.in_unit_range:
+        # Fractions are bytes that were divided already.
+        divisor = 1 if extent.whole else 255
+        if all(is_divided(part.x.dtype, divisor) or _extent(part.x).in_unit_range for part in others):
+            return _image(shape, divisor)
+    return ArrayPreprocessing(math.prod(shape), shape, 1, extent.low, extent.high)
+
+
+def _image(shape: tuple[int, ...], divisor: int) -> ImagePreprocessing:
+    return ImagePreprocessing(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, divisor)
 
 
 def check_values(part: Part, kind: ImagePreprocessing | ArrayPreprocessing) -> None:
@@ -83,7 +86,7 @@ def check_values(part: Part, kind: ImagePreprocessing | ArrayPreprocessing) -> N
         _refuse_outside(part, -LARGEST, LARGEST, FINITE)
         assert isinstance(kind, ArrayPreprocessing)
         if kind.low is not None and kind.high is not None:
-            _compare(part, Extent(kind.low, kind.high, whole=False))
+            _compare(part, Extent(kind.low, kind.high, whole=False), is_image=len(kind.shape) > 1)
 
 
 def sample_shape(x: NDArray) -> tuple[int, ...]:
@@ -91,15 +94,22 @@ def sample_shape(x: NDArray) -> tuple[int, ...]:
     return x.shape[1:3] if x.ndim == 4 and x.shape[3] == 1 else x.shape[1:]
 
 
-def _compare(part: Part, trained: Extent) -> None:
+def _compare(part: Part, trained: Extent, *, is_image: bool) -> None:
     """Refuse whole numbers, and tell of others, whose scale cannot be the training's."""
-    if trained.in_unit_range and part.x.dtype.kind in "iu":
+    small = max(-trained.low, trained.high) <= 1
+    if small and part.x.dtype.kind in "iu":
         said = f"but the numbers of the training were from {trained.low:g} to {trained.high:g}: divide these likewise"
         _refuse_outside(part, -LARGEST, OTHER_SCALE, said)
         return
     found = _extent(part.x)
-    pixels = trained.low >= 0 and LEAST_PIXEL_RANGE < trained.high <= 255
-    if (trained.in_unit_range and found.high > OTHER_SCALE) or (pixels and found.in_unit_range and not found.whole):
+    if trained.low >= 0 and (is_image or trained.high <= 255):
+        # Pixels that were divided, where the training's were not; but not a black image.
+        divided = (
+            found.low >= 0 and found.high * LEAST_DIVISOR <= trained.high and not (found.high <= 1 and found.whole)
+        )
+    else:
+        divided = False
+    if divided or (small and found.high > OTHER_SCALE):
         note(
             f"{part.x_name}: its numbers reach {found.high:g}, but those of the training {trained.high:g}; "
             "is their scale the same?"

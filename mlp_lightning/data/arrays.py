@@ -95,12 +95,12 @@ def _parts(options: SourceOptions, *, has_test: bool) -> tuple[Part, Part | None
     for each, name in files.names.items():
         if each.role == "y" and files.has(train) and not files.has(each.part):
             raise UserError(f"{files.place}: has {name}, but not its samples; it has {files.held}")
-    if files.others:
-        note(f"{files.place}: left out, since it is neither samples nor labels: {', '.join(files.others)}")
     if has_test and "test" in beside:
         beside.remove("test")
         note(f"{files.place}: its test samples are left out, since data.test_path is the test set")
     first, *rest = files.read(train, *beside)
+    if files.others:
+        note(f"{files.place}: left out, since it is neither samples nor labels: {', '.join(files.others)}")
     found = dict(zip(beside, rest, strict=True))
     return first, found.get("val"), found.get("test")
 

@@ -95,8 +95,14 @@ def test_fractions_in_rows_refuse_whole_numbers_of_another_scale(tmp_path, write
 
 @pytest.mark.parametrize(
     ("training", "other"),
-    [(BYTES / 255, BYTES.astype("f4")), (BYTES.astype("f4"), BYTES / 255), (BYTES, BYTES / 255)],
-    ids=["fractions", "floats", "whole numbers"],
+    [
+        (BYTES / 255, BYTES.astype("f4")),
+        (BYTES / 127.5 - 1, BYTES.astype("f4")),
+        (BYTES.astype("f4"), BYTES / 255),
+        (BYTES, BYTES / 255),
+        (BYTES.reshape(60, 3, 4) * 257, BYTES.reshape(60, 3, 4)),
+    ],
+    ids=["fractions", "around 0", "floats", "whole numbers", "16 bits"],
 )
 def test_a_range_that_hardly_fits_is_told(tmp_path, write_checkpoint, capsys, training, other):
     data = data_of(tmp_path, x=training, y=Y)

@@ -12,7 +12,8 @@ from torch import Tensor
 from mlp_lightning.data.cells import TRUTH, is_missing, number
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.own import OWN
-from mlp_lightning.data.pictures import picture_files, picture_size
+from mlp_lightning.data.picture_files import find_pictures
+from mlp_lightning.data.pictures import picture_size
 from mlp_lightning.data.preprocessing import ArrayPreprocessing, CategoricalColumn, TablePreprocessing
 from mlp_lightning.data.source_options import existing
 from mlp_lightning.data.sources import Dataset
@@ -153,7 +154,7 @@ def _look_at_pictures(options: dict[str, Any], reasons: dict[str, str]) -> None:
         return
     folders = [Path(options[option]) for option in ("root", "test_path") if options.get(option) is not None]
     sizes = []
-    for file in (file for folder in folders for file in picture_files(folder)):
+    for file in (file for folder in folders if folder.is_dir() for file in find_pictures(folder).files):
         # What cannot be read is for the reader to refuse, or to leave out.
         with suppress(UserError):
             sizes.append(picture_size(file)[:2])

@@ -3,7 +3,7 @@
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,14 @@ if TYPE_CHECKING:
 
 # What pillow may open: formats of pixels. Others start further programs (EPS starts Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"})
 # A small file may unpack to a picture that fills the memory.
 MOST_PIXELS = 100_000_000
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders below it, known by their suffix, in order; hidden ones are left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(
-        path for path in files if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+# The tag of TIFF that says whether 0 is white; pillow heeds it for 8 bits only.
+PHOTOMETRIC = 262
 
 
 def open_picture(source: "str | os.PathLike[str] | Image", *, name: str | None = None) -> "Image":
-    """A picture, upright and over white, in the mode L or RGB, or F with values in [0, 1] where it has 16 bits.
+    """A picture, upright and over white, in the mode L or RGB, or F with values in [0, 1] where it is grey of 16 bits.
 
     Args:
         source: A file, whose EXIF orientation counts, or a picture that pillow holds; of several frames the first.
@@ -68,26 +61,83 @@ def _loaded(image: "Image") -> "Image":
     width, height = image.size
     if not 0 < width * height <= MOST_PIXELS:
         raise ValueError(f"{width} × {height} pixels, must be from 1 to {MOST_PIXELS:,}")
+    # What a file says of its pixels is gone from a copy, and some of it once they are loaded.
+    stored = _stored(image)
     image.load()
-    return _plain(ImageOps.exif_transpose(image))
+    return _plain(ImageOps.exif_transpose(image), stored)
 
 
-def _plain(image: "Image") -> "Image":
-    from PIL import Image
+class _Stored(NamedTuple):
+    """How a file holds its pixels, as far as pillow's mode does not tell."""
 
-    if image.has_transparency_data:
-        visible = image.convert("RGBA")
-        white = Image.new("RGBA", visible.size, "white")
-        grey = image.mode in ("L", "LA", "La", "1")
-        return Image.alpha_composite(white, visible).convert("L" if grey else "RGB")
+    raw_mode: str = ""
+    is_pnm: bool = False
+    zero_is_white: bool = False
+
+
+def _stored(image: "Image") -> _Stored:
+    tile = getattr(image, "tile", None)
+    args = tile[0][3] if tile else ""
+    raw_mode = str(args[0] if isinstance(args, tuple) and args else args)
+    white = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    return _Stored(raw_mode, image.format == "PPM", white)
+
+
+def _plain(image: "Image", stored: _Stored) -> "Image":
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32) / np.float32(1 if image.mode == "F" else 65535)
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise ValueError("its values must be 8 or 16 bits, or fractions from 0 to 1")
-        return Image.fromarray(values)
+        return _deep(image, stored)
+    if image.has_transparency_data:
+        if stored.raw_mode == "RGB;16B":
+            raise ValueError("16 bits a colour, of which one is transparent; save it with an alpha channel or 8 bits")
+        return _over_white(image, stored)
+    if image.mode in ("P", "PA"):
+        return _grey_if_all_are(image.convert("RGB"))
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _deep(image: "Image", stored: _Stored) -> "Image":
+    """Grey of more than 8 bits, as fractions."""
+    from PIL import Image
+
+    # Of 32 bits nothing says which number is white; pillow gives those of PGM up to 65535.
+    if image.mode == "I" and not stored.is_pnm:
+        raise ValueError("it holds 32-bit or signed whole numbers, must hold 8 or 16 bits, or fractions from 0 to 1")
+    raw = np.asarray(image)
+    values = raw.astype(np.float32) / np.float32(1 if image.mode == "F" else 65535)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise ValueError("its values must be 8 or 16 bits, or fractions from 0 to 1")
+    if stored.zero_is_white:
+        values = 1 - values
+    if "transparency" in image.info:
+        values[raw == image.info["transparency"]] = 1
+    return Image.fromarray(values)
+
+
+def _over_white(image: "Image", stored: _Stored) -> "Image":
+    from PIL import Image
+
+    # Pillow compares a transparent grey of 2 or 4 bits with pixels that it has widened to 8.
+    bits = {"L;2": 2, "L;4": 4}.get(stored.raw_mode)
+    if bits is not None and "transparency" in image.info:
+        image = image.copy()
+        image.info["transparency"] *= 255 // (2**bits - 1)
+    # Colours that were multiplied by their alpha.
+    if image.mode == "La":
+        image = image.convert("LA")
+    visible = image.convert("RGBA")
+    opaque = Image.alpha_composite(Image.new("RGBA", visible.size, "white"), visible)
+    if image.mode in ("L", "LA", "1") or stored.raw_mode.startswith("LA"):
+        return opaque.convert("L")
+    opaque = opaque.convert("RGB")
+    return _grey_if_all_are(opaque) if image.mode in ("P", "PA") else opaque
+
+
+def _grey_if_all_are(image: "Image") -> "Image":
+    """Of a palette: L where all its pixels are grey."""
+    red, green, blue = image.split()
+    return red if red.tobytes() == green.tobytes() == blue.tobytes() else image
 
 
 def picture_size(source: str | os.PathLike[str]) -> tuple[int, int, int]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.data.digit_pictures import Invert, mnist_picture
-from mlp_lightning.data.pictures import open_picture, picture_files, pixels, read_picture
+from mlp_lightning.data.picture_files import picture_files
+from mlp_lightning.data.pictures import open_picture, pixels, read_picture
 from mlp_lightning.data.preprocessing import ImagePreprocessing
 from mlp_lightning.errors import UserError
 from mlp_lightning.inputs.arrays import array_file_parts, array_parts

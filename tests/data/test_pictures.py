@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mlp_lightning.data import pictures
-from mlp_lightning.data.pictures import open_picture, picture_files, picture_size, read_picture
+from mlp_lightning.data.pictures import open_picture, picture_size, read_picture
 from mlp_lightning.errors import UserError
 
 GREY = np.arange(24, dtype="u1").reshape(4, 6) * 10
@@ -184,12 +184,3 @@ def assert_refused(path, expected):
     assert message.startswith(f"{path}: ")
     assert expected in message
     assert "\n" not in message
-
-
-def test_pictures_of_a_folder(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "deep/c.tif", ".hidden.png", ".git/d.png", "notes.txt", "Thumbs.db"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.png").mkdir()
-    names = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)]
-    assert names == ["a.jpeg", "b.PNG", "deep/c.tif"]

@@ -321,11 +321,14 @@ def test_a_checkpoint_gives_the_figures_of_its_fit(fitted, run_cli, command, wit
     }
 
 
-def test_data_options_given_now_count(fitted, run_cli, images):
+def test_another_split_is_not_taken(fitted, run_cli, capsys):
+    # Most of another half would be samples that were trained on.
     options = {"ckpt_path": fitted.last, "trainer__logger": False, "seed_everything": SEED + 1}
     cli = run_cli(*arguments("validate", data__validation_size=0.5, data__validation="holdout", **options))
     if fitted.config == "adam.yaml":
-        assert cli.model.counts["val"].sum() == 30000
+        assert cli.model.counts["val"].sum() == 5000
+    kept = "5000" if fitted.config == "adam.yaml" else "null"
+    assert f"data.validation_size: stays {kept}, not 0.5: the checkpoint knows" in capsys.readouterr().out
     assert cli.datamodule.seed == cli.model.hparams["seed"] == SEED
 
 

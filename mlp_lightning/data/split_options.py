@@ -57,4 +57,6 @@ def keep_split(options: Any, trained: Mapping[str, Any], command: str, *, knows_
 
 def _shown(value: Any) -> Any:
     """A value as a config has it."""
-    return "null" if value is None else value
+    # The command line reads 5000 as 5000.0.
+    whole = isinstance(value, float) and value.is_integer()
+    return "null" if value is None else int(value) if whole else value

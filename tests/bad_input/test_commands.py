@@ -120,7 +120,7 @@ def furnished(here: Path, trained: bytes, huge_picture: bytes, monkeypatch: pyte
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a fit was started")
 
-    monkeypatch.setattr(runs.subprocess, "run", refuse)
+    monkeypatch.setattr(runs.Children, "run", refuse)
     (here / "it.ckpt").write_bytes(trained)
     (here / "c.yaml").write_text("data: {dataset: fashion_mnist, root: data}\n")
     rows = "".join(f"{k},{'uv'[k % 2]},{'no' if k % 2 else 'yes'}\n" for k in range(30))

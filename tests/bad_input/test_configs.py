@@ -56,7 +56,7 @@ def no_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a fit was started")
 
-    monkeypatch.setattr(runs.subprocess, "run", refuse)
+    monkeypatch.setattr(runs.Children, "run", refuse)
 
 
 @pytest.mark.parametrize("name", ROWS)

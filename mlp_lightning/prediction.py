@@ -62,13 +62,25 @@ def predictions_of(model: Model, part: Part, top: int) -> list[Prediction]:
     if top < 1:
         raise UserError(f"top: got {top}, must be at least 1")
     probabilities: Tensor = model.probabilities(part.x)
+    wrong = ~probabilities.isfinite().all(1)
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        place = _source(part, first) or f"sample {first}"
+        raise UserError(
+            f"{place}: the network's outputs are not finite; its numbers, or the model's weights, are too large"
+        )
     shares, classes = probabilities.topk(min(top, len(model.class_names)), 1)
     found = []
-    for file, row, share, k in zip(part.files, part.rows, shares.tolist(), classes.tolist(), strict=True):
+    for row, (share, k) in enumerate(zip(shares.tolist(), classes.tolist(), strict=True)):
         best = tuple((model.class_names[index], value) for index, value in zip(k, share, strict=True))
-        source = f"{file}, row {row}" if file and row is not None else file
-        found.append(Prediction(*best[0], best, source))
+        found.append(Prediction(*best[0], best, _source(part, row)))
     return found
+
+
+def _source(part: Part, sample: int) -> str:
+    """Where a sample of a part comes from; empty for no file."""
+    file, row = part.files[sample], part.rows[sample]
+    return f"{file}, row {row}" if file and row is not None else file
 
 
 def check_readable(unreadable: list[str], hint: str = "") -> None:

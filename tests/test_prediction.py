@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from mlp_lightning import Prediction, load, predict
+from mlp_lightning.data.preprocessing import ArrayPreprocessing
 from mlp_lightning.errors import UserError
+from mlp_lightning.nn import MLP
 from mlp_lightning.prediction import check_readable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +30,15 @@ def test_predictions_are_the_largest_probabilities(model, digits):
         assert prediction.top == tuple((str(int(k)), float(row[k])) for k in order)
         assert (prediction.label, prediction.probability) == prediction.top[0]
         assert prediction.source == ""
+
+
+def test_outputs_that_are_not_finite_are_no_prediction(write_checkpoint, tmp_path):
+    network = MLP([2, 3, 2])
+    network.flat.detach().fill_(1e30)
+    write_checkpoint(tmp_path / "it.ckpt", network, ArrayPreprocessing(2), ("a", "b"))
+    rows = np.array([[0, 0], [1e38, 1e38]], "f4")
+    with pytest.raises(UserError, match=r"^sample \d: the network's outputs are not finite"):
+        predict(load(tmp_path / "it.ckpt"), rows)
 
 
 def test_plain_files_are_predicted_as_the_arrays_they_hold(model, digits, tmp_path):

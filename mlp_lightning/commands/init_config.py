@@ -127,6 +127,18 @@ def _comment(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(plain, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e3, which the reader of configs takes for a number, and PyYAML does not."""
+
+
+def _quoted(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if value[:1].isalpha() else "'" if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _quoted)
+
+
 def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**9)
     return text.removesuffix("\n...\n").strip()

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mlp_lightning.data.cells import TRUTH, is_missing, number
+from mlp_lightning.data.cells import is_missing, number
+from mlp_lightning.data.column_kinds import Kind, Numbers, Texts
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.own import OWN
 from mlp_lightning.data.picture_files import find_pictures
@@ -17,7 +18,7 @@ from mlp_lightning.data.pictures import picture_size
 from mlp_lightning.data.preprocessing import ArrayPreprocessing, CategoricalColumn, TablePreprocessing
 from mlp_lightning.data.source_options import existing
 from mlp_lightning.data.sources import Dataset
-from mlp_lightning.data.table_learning import ENOUGH_ROWS
+from mlp_lightning.data.table_learning import ENOUGH_ROWS, UNNAMED, column_of, kinds_of, named
 from mlp_lightning.data.tables import read_table
 from mlp_lightning.errors import UserError
 
@@ -98,13 +99,16 @@ def _look_at_table(options: dict[str, Any], reasons: dict[str, str], seen: list[
     """What a table's columns need: which to leave out, what to do with missing cells and new categories."""
     root = existing(options["root"], "root")
     table = read_table(root / "train.csv" if root.is_dir() else root)
-    names = [name for name in table if name != options.get("label")]
+    label = column_of(table, "" if options.get("label") is None else options["label"]) or ""
+    coded, ignored = (named(options.get(name, ()), name, table, label) for name in ("categorical", "ignore"))
+    names = [name for name in table if name != label and name not in ignored]
+    kinds = kinds_of(table, [name for name in names if name not in coded])
     if "ignore" not in options:
-        left_out = [name for name in names if name not in options.get("categorical", []) and _tells_rows(table[name])]
+        left_out = [name for name, kind in kinds.items() if _tells_rows(name, table[name], kind)]
         if left_out and len(left_out) < len(names):
             options["ignore"] = left_out
             reasons["ignore"] = "different in every row, or nearly: they name the row and say nothing of its class"
-    names = [name for name in names if name not in options.get("ignore", [])]
+            names = [name for name in names if name not in left_out]
     missing = {name: n for name in names if (n := sum(map(is_missing, table[name])))}
     if missing:
         seen.append(f"missing values: {_named([f'{name} {n}' for name, n in missing.items()])}")
@@ -116,30 +120,25 @@ def _look_at_table(options: dict[str, Any], reasons: dict[str, str], seen: list[
             )
     else:
         seen.append("missing values: none")
-    if "unknown" not in options and any(map(_is_text, (table[name] for name in names))):
+    if "unknown" not in options and any(isinstance(kinds.get(name, Texts()), Texts) for name in names):
         options["unknown"] = "zero"
         reasons["unknown"] = "a text that the training part has not counts as none of those it has; error refuses it"
-    codes = [name for name in names if name not in options.get("categorical", []) and _may_be_codes(table[name])]
+    codes = [name for name in names if isinstance(kinds.get(name), Numbers) and _may_be_codes(table[name])]
     if codes:
         seen.append(f"few whole numbers, taken as amounts (data.categorical if they are codes): {_named(codes)}")
 
 
-def _tells_rows(cells: Sequence[str]) -> bool:
-    """Whether a column counts the rows, or holds texts that hardly ever repeat."""
+def _tells_rows(name: str, cells: Sequence[str], kind: Kind) -> bool:
+    """Whether a column counts the rows, is an index that pandas has saved, or holds texts that hardly ever repeat."""
+    if UNNAMED.fullmatch(name):
+        return True
     if len(cells) < ENOUGH_ROWS:
         return False
-    values = [number(cell) for cell in cells]
-    first = values[0]
-    if first is not None and all(value == first + k for k, value in enumerate(values)):
-        return True
-    return _is_text(cells) and 2 * len(set(cells)) > len(cells)
-
-
-def _is_text(cells: Sequence[str]) -> bool:
-    values = [cell for cell in cells if not is_missing(cell)]
-    return 2 * sum(number(cell) is None for cell in values) > len(values) and any(
-        value.lower() not in TRUTH for value in values
-    )
+    if isinstance(kind, Numbers):
+        values = [number(cell) for cell in cells]
+        first = values[0]
+        return first is not None and all(value == first + k for k, value in enumerate(values))
+    return isinstance(kind, Texts) and 2 * len(set(cells)) > len(cells)
 
 
 def _may_be_codes(cells: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from mlp_lightning.data.array_files import ArrayFiles, Part
 from mlp_lightning.data.array_labels import label_cells
 from mlp_lightning.data.array_scale import check_values, learned, sample_shape
 from mlp_lightning.data.cells import is_missing
-from mlp_lightning.data.classes import encoded, label_text, names_of
+from mlp_lightning.data.classes import check_labels, encoded, label_texts, names_of
 from mlp_lightning.data.mapped import MappedRows, Rows, as_features
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import Split, Trained, set_apart
@@ -50,6 +50,8 @@ def load_arrays(options: SourceOptions, split: Split, trained: Trained | None, t
     for part in every:
         check_values(part, kind)
     labels = _labels(train)
+    if trained is None:
+        check_labels(labels, train.y_name)
     class_names = names_of(labels) if trained is None else trained.class_names
     x, y = _rows(train, kind, options), encoded(labels, class_names, lambda row: f"{train.y_name}, row {row}")
     test_rows = None
@@ -117,7 +119,7 @@ def _labels(part: Part) -> list[str]:
             raise UserError(f"{part.y_name}, row {row}: the label is {cell}, must be finite")
         if is_missing(cell):
             raise UserError(f"{part.y_name}, row {row}: the label is missing")
-    return [label_text(cell) for cell in cells]
+    return label_texts(cells)
 
 
 def _samples(

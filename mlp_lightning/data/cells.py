@@ -1,17 +1,25 @@
-"""The cells of a table: which are missing, which are numbers, and how an error names one."""
+"""The cells of a table: which are missing, which are numbers, what their text is, and how an error names one."""
 
 import math
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlp_lightning.errors import UserError
 
 # What a cell without a value holds, in files of many origins.
-MISSING = frozenset({"", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"})
-TRUTH = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
+MISSING = frozenset(
+    {"", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NAN", "-NaN", "-nan", "NULL", "null", "<NA>", "NaT"}
+)
+# Signs that programs write in place of the hyphen.
+MINUS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{SMALL HYPHEN-MINUS}": "-", "\N{FULLWIDTH HYPHEN-MINUS}": "-"})
+# A whole number as it is usually written, and perhaps the zeros that pandas adds once a column has a missing value.
+WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(\.0+)?")
+# The network's numbers are float32.
+LARGEST = float(np.finfo(np.float32).max)
 LONGEST_SHOWN = 40
 
 
@@ -31,14 +39,57 @@ class Place(NamedTuple):
         return f"{self.file}, {where}" if self.file else where
 
 
+def composed(written: str) -> str:
+    """The text in Unicode's composed form (NFC): é is one character, however a program wrote it."""
+    return written if written.isascii() else unicodedata.normalize("NFC", written)
+
+
 def text(cell: Any) -> str:
-    """A cell as the file has it, without space around it."""
-    return cell.strip() if isinstance(cell, str) else str(cell)
+    """A cell as a file has it, composed, without space around it; a whole float of any size as 2.0."""
+    if isinstance(cell, str):
+        return composed(cell.strip())
+    if isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell):
+        return f"{int(cell)}.0"
+    return cell.decode(errors="replace").strip() if isinstance(cell, bytes) else str(cell)
+
+
+def column_name(written: Any) -> str:
+    """A column's name: composed, with one space in place of line breaks and of several spaces."""
+    return " ".join(composed(str(written)).split())
 
 
 def is_missing(cell: Any) -> bool:
     """Whether a cell holds no value."""
-    return cell is None or text(cell) in MISSING
+    # pandas need not be installed; its NA refuses to be compared.
+    return cell is None or type(cell).__name__ == "NAType" or text(cell) in MISSING
+
+
+def texts(cells: Sequence[Any]) -> list[str]:
+    """The texts of a column of labels or codes.
+
+    If all are whole numbers, 2.0 is 2: pandas writes so once a value is missing. In any other column each text is kept
+    as it is: 01, 1 and 1E3 are three texts.
+    """
+    written = [text(cell) for cell in cells]
+    whole = {each: WHOLE.fullmatch(each) for each in set(written) if each not in MISSING}
+    if not all(whole.values()):
+        return written
+    return [match[1] if (match := whole.get(each)) else each for each in written]
+
+
+def place_of(written: str, index: Mapping[str, int]) -> int | None:
+    """The place of a text among those known, where 2.0 and 2 are the same unless both are known; None if it has none.
+
+    Args:
+        written: from ``text``.
+        index: the place of each known text.
+    """
+    if written in index:
+        return index[written]
+    whole = WHOLE.fullmatch(written)
+    if whole is None:
+        return None
+    return index.get(whole[1] if whole[2] else f"{whole[1]}.0")
 
 
 def number(cell: Any) -> float | None:
@@ -46,11 +97,12 @@ def number(cell: Any) -> float | None:
     if is_missing(cell):
         return math.nan
     # Python reads 1_000 as a number, no other program does.
-    written = text(cell)
+    written = text(cell).translate(MINUS)
     try:
-        return None if "_" in written else float(written)
+        value = None if "_" in written else float(written)
     except ValueError:
         return None
+    return None if value != value else value
 
 
 def shown(cell: Any) -> str:
@@ -59,43 +111,6 @@ def shown(cell: Any) -> str:
     return repr(written if len(written) <= LONGEST_SHOWN else f"{written[: LONGEST_SHOWN - 1]}…")
 
 
-def numbers(cells: Sequence[Any], column: str, place: Place) -> NDArray[np.float64]:
-    """A column of numbers, NaN where they are missing.
-
-    Raises:
-        UserError: a cell that is no number, or an infinite one.
-    """
-    array = cells if isinstance(cells, np.ndarray) else None
-    if array is not None and array.dtype.kind in "fiub":
-        values = array.astype(np.float64)
-    else:
-        found = [number(cell) for cell in cells]
-        wrong = next((row for row, value in enumerate(found) if value is None), None)
-        if wrong is not None:
-            raise UserError(
-                f"{place.of(wrong, column)}: got {shown(cells[wrong])}, must be a number as elsewhere in this column "
-                "(data.categorical takes columns of codes)"
-            )
-        values = np.array(found, dtype=np.float64)
-    infinite = np.isinf(values)
-    if infinite.any():
-        raise UserError(
-            f"{place.of(int(infinite.argmax()), column)}: got {shown(cells[int(infinite.argmax())])}, must be finite"
-        )
-    return values
-
-
-def truths(cells: Sequence[Any], column: str, place: Place) -> NDArray[np.float64]:
-    """A column of true and false as 1 and 0, NaN where they are missing.
-
-    Raises:
-        UserError: a cell that is neither.
-    """
-    values = np.empty(len(cells))
-    for row, cell in enumerate(cells):
-        value = math.nan if is_missing(cell) else TRUTH.get(text(cell).lower())
-        value = number(cell) if value is None else value
-        if value is None or (value not in (0.0, 1.0) and not math.isnan(value)):
-            raise UserError(f"{place.of(row, column)}: got {shown(cell)}, must be true or false")
-        values[row] = value
-    return values
+def refused_missing(place: Place, row: int, column: str) -> UserError:
+    """The error of a cell without a value."""
+    return UserError(f"{place.of(row, column)}: the value is missing (data.missing: mean fills in such cells)")

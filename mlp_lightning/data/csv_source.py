@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.cells import Place, is_missing
-from mlp_lightning.data.classes import encoded, label_text, names_of
+from mlp_lightning.data.classes import check_labels, encoded, label_texts, names_of
+from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import Split, Trained, set_apart
 from mlp_lightning.data.preprocessing import TablePreprocessing
 from mlp_lightning.data.source_options import SourceOptions, existing
 from mlp_lightning.data.sources import Dataset
-from mlp_lightning.data.table_learning import learn_table
+from mlp_lightning.data.table_learning import column_of, learn_table
 from mlp_lightning.data.tables import Table, read_table
 from mlp_lightning.errors import UserError
 
@@ -37,8 +38,11 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
         train = test.take([])
     else:
         train = read_table(train_path)
-    label = options.label or (preprocessing.label if preprocessing is not None else "")
+    whole = train
+    label = _label(train, options, preprocessing)
     train_labels = _labels(train, label)
+    if trained is None:
+        check_labels(train_labels, f"data.label: column {label!r} of {train.file}")
     class_names = names_of(train_labels) if trained is None else trained.class_names
     train_y = encoded(train_labels, class_names, Place(train.file, train.lines).line)
     test_rows = None
@@ -49,7 +53,11 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
     else:
         test_y = encoded(_labels(test, label), class_names, Place(test.file, test.lines).line)
     if preprocessing is None:
-        preprocessing = learn_table(train.take(split(len(train_y)).tolist()), label, options)
+        preprocessing = learn_table(train.take(split(len(train_y)).tolist()), label, options, whole)
+    # A test set that is part of the whole is told of with it.
+    for table in {each.file: each for each in (test, whole) if each.n_rows}.values():
+        for line in preprocessing.guesses(table, table.file):
+            note(f"{table.file}: {line}")
     train_x, test_x = (_rows(preprocessing, part) for part in (train, test))
     return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing, test_rows=test_rows)
 
@@ -67,14 +75,23 @@ def _paths(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None]:
     return train_path, test_path or (beside if beside.is_file() else None)
 
 
+def _label(table: Table, options: SourceOptions, known: TablePreprocessing | None) -> str:
+    """The column of the class; of other files than those of the training its name may be the checkpoint's."""
+    wanted = options.label if options.label is not None or known is None else known.label
+    name = None if wanted is None else column_of(table, wanted)
+    if name is None:
+        got = "nothing" if wanted in (None, "") else wanted
+        raise UserError(f"data.label: got {got}, must be one of the columns of {table.file}: {', '.join(table)}")
+    return name
+
+
 def _labels(table: Table, label: str) -> list[str]:
     if label not in table:
-        got = label or "nothing"
-        raise UserError(f"data.label: got {got}, must be one of the columns of {table.file}: {', '.join(table)}")
+        raise UserError(f"data.label: got {label}, must be one of the columns of {table.file}: {', '.join(table)}")
     for row, cell in enumerate(table[label]):
         if is_missing(cell):
             raise UserError(f"{Place(table.file, table.lines).of(row, label)}: the label is missing")
-    return [label_text(cell) for cell in table[label]]
+    return label_texts(table[label])
 
 
 def _rows(preprocessing: TablePreprocessing, table: Table) -> Tensor:

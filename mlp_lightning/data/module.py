@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.classes import check_each_class_trains, check_training_classes
+from mlp_lightning.data.columns import Unknown
 from mlp_lightning.data.deform import Deform
 from mlp_lightning.data.deform_options import DeformOptions
 from mlp_lightning.data.kept_split import changes, check_enough_left, in_minibatches, others, record_of
@@ -19,7 +20,6 @@ from mlp_lightning.data.mapped import MappedRows, Rows
 from mlp_lightning.data.mixup import Mixup
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import OWN, Trained, load_own, trained_on
-from mlp_lightning.data.preprocessing import Unknown
 from mlp_lightning.data.row_keys import row_keys
 from mlp_lightning.data.source_options import Channels, Missing, SourceOptions, source_options
 from mlp_lightning.data.sources import Dataset, load_dataset
@@ -82,8 +82,8 @@ class DataModule(pl.LightningDataModule):
         label: For csv: the column of the class.
         categorical: For csv: columns of codes, which are categories though they look like numbers.
         ignore: For csv: columns to leave out.
-        missing: For csv: refuse a missing value, or fill in the training part's mean, median or most_frequent one (of
-            categories always the most frequent).
+        missing: For csv: refuse a missing value, or fill in the training part's mean, median or most_frequent one; a
+            missing text gets the most frequent one with any of them. The text NA counts as missing.
         unknown: For csv: refuse a category that the training part has not, or take it as none of them (zero).
         memory_budget: For arrays: MB (as float32) above which .npy files stay on disk and minibatches are read ahead;
             null for a quarter of the machine's memory.
@@ -108,9 +108,9 @@ class DataModule(pl.LightningDataModule):
         image_size: list[int] | None = None,
         channels: Channels | None = None,
         skip_unreadable: bool = False,
-        label: str | None = None,
-        categorical: list[str] = [],  # noqa: B006 (the command line shows it as the default)
-        ignore: list[str] = [],  # noqa: B006
+        label: str | int | float | None = None,
+        categorical: list[str | int | float] = [],  # noqa: B006 (the command line shows it as the default)
+        ignore: list[str | int | float] = [],  # noqa: B006
         missing: Missing = "error",
         unknown: Unknown = "error",
         memory_budget: float | None = None,

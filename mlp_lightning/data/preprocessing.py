@@ -1,106 +1,30 @@
 """What turns a sample as the user has it into the network's input: fixed by the training data, kept in checkpoints."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlp_lightning.data.array_preprocessing import ArrayPreprocessing, ImagePreprocessing
-from mlp_lightning.data.cells import Place, is_missing, numbers, shown, text, truths
+from mlp_lightning.data.cells import Place
+from mlp_lightning.data.columns import CategoricalColumn, Column, NumericColumn, column_from
+from mlp_lightning.data.frames import Columns
 from mlp_lightning.errors import UserError
 
-Unknown = Literal["error", "zero"]
+MOST_NAMED = 5
 
-
-@dataclass(frozen=True)
-class NumericColumn:
-    """A column of numbers, or of true and false as 1 and 0: x = (value − mean) / std.
-
-    Args:
-        name: in the header.
-        mean: of the training part.
-        std: of the training part, divided by N; 1 for a constant column, which so becomes 0.
-        fill: stands in for a missing value; None refuses it.
-        truth: whether it holds true and false.
-    """
-
-    name: str
-    mean: float
-    std: float
-    fill: float | None = None
-    truth: bool = False
-    kind: ClassVar[str] = "numeric"
-
-    @property
-    def width(self) -> int:
-        """Entries of x."""
-        return 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind, **asdict(self)}
-
-    def rows(self, cells: Sequence[Any], place: Place) -> NDArray[np.float64]:
-        """``(N, 1)``; raises UserError for a cell that is no finite number."""
-        values = (truths if self.truth else numbers)(cells, self.name, place)
-        missing = np.isnan(values)
-        if missing.any():
-            if self.fill is None:
-                raise refused_missing(place, int(missing.argmax()), self.name)
-            values[missing] = self.fill
-        return ((values - self.mean) / self.std)[:, None]
-
-
-@dataclass(frozen=True)
-class CategoricalColumn:
-    """A column of texts, one-hot.
-
-    Args:
-        name: in the header.
-        categories: those of the training part, sorted.
-        fill: stands in for a missing value; None refuses it.
-        unknown: whether another category is refused (``"error"``) or gives zeros alone (``"zero"``).
-    """
-
-    name: str
-    categories: tuple[str, ...]
-    fill: str | None = None
-    unknown: Unknown = "error"
-    kind: ClassVar[str] = "categorical"
-
-    @property
-    def width(self) -> int:
-        """Entries of x."""
-        return len(self.categories)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"kind": self.kind, **asdict(self), "categories": list(self.categories)}
-
-    def rows(self, cells: Sequence[Any], place: Place) -> NDArray[np.float64]:
-        """``(N, K)``; raises UserError for a missing or unknown category."""
-        index = {category: k for k, category in enumerate(self.categories)}
-        x = np.zeros((len(cells), len(index)))
-        for row, cell in enumerate(cells):
-            if is_missing(cell) and self.fill is None:
-                raise refused_missing(place, row, self.name)
-            k = index.get(self.fill if self.fill is not None and is_missing(cell) else text(cell))
-            if k is not None:
-                x[row, k] = 1
-            elif self.unknown == "error":
-                raise UserError(
-                    f"{place.of(row, self.name)}: got {shown(cell)}, which no training row has there "
-                    "(data.unknown: zero takes such categories as none)"
-                )
-        return x
-
-
-Column = NumericColumn | CategoricalColumn
-COLUMNS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
-    kind.kind: kind for kind in (NumericColumn, CategoricalColumn)
-}
+__all__ = [
+    "ArrayPreprocessing",
+    "CategoricalColumn",
+    "Column",
+    "ImagePreprocessing",
+    "NumericColumn",
+    "Preprocessing",
+    "TablePreprocessing",
+    "preprocessing_from",
+]
 
 
 @dataclass(frozen=True)
@@ -150,14 +74,28 @@ class TablePreprocessing:
         Raises:
             UserError: a column that is not there, or a cell that does not fit its column.
         """
-        parts = []
-        for column in self.columns:
-            if column.name not in frame:
-                raise UserError(f"{file or 'the table'} has no column {column.name!r}, which the model was trained on")
-            parts.append(column.rows(_cells(frame[column.name]), Place(file, lines)))
+        columns, place = Columns(frame, file), Place(file, lines)
+        parts = [column.rows(columns[column.name], place) for column in self.columns]
         if not parts:
             raise UserError(f"{file or 'the table'} has no column besides the label")
         return np.concatenate(parts, 1).astype(np.float32)
+
+    def guesses(self, frame: Mapping[str, Sequence[Any]], file: str = "") -> list[str]:
+        """What ``rows`` replaces in a table, in words: missing cells by column, and unknown categories."""
+        columns = Columns(frame, file)
+        filled, unknown = [], []
+        for column in self.columns:
+            missing, others = column.guessed(columns[column.name])
+            if missing:
+                fill = column.fill if isinstance(column.fill, str) else f"{column.fill:g}"
+                filled.append(f"{column.name} {missing} (by {fill})")
+            if others:
+                most = ", ".join(repr(each) for each, _ in others.most_common(MOST_NAMED))
+                more = ", …" if len(others) > MOST_NAMED else ""
+                unknown.append(f"{column.name} {others.total()} ({most}{more})")
+        lines = [f"missing cells filled in: {', '.join(filled)}"] if filled else []
+        said = "cells with a category that no training row has, taken as none"
+        return lines + ([f"{said}: {', '.join(unknown)}"] if unknown else [])
 
 
 Preprocessing = ImagePreprocessing | TablePreprocessing | ArrayPreprocessing
@@ -178,22 +116,5 @@ def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
     if kind == "array":
         return ArrayPreprocessing(**{**options, "shape": tuple(options.get("shape", ()))})
     if kind == "table":
-        return TablePreprocessing(tuple(_column(column) for column in options["columns"]), options["label"])
+        return TablePreprocessing(tuple(column_from(column) for column in options["columns"]), options["label"])
     raise UserError(f"the checkpoint's preprocessing is of the kind {kind!r}, must be image, table or array")
-
-
-def refused_missing(place: Place, row: int, column: str) -> UserError:
-    """The error of a cell without a value."""
-    return UserError(f"{place.of(row, column)}: the value is missing (data.missing: mean fills in such cells)")
-
-
-def _column(values: Mapping[str, Any]) -> Column:
-    options = {name: value for name, value in values.items() if name != "kind"}
-    if "categories" in options:
-        options["categories"] = tuple(options["categories"])
-    return COLUMNS[values["kind"]](**options)
-
-
-def _cells(column: Any) -> Sequence[Any]:
-    """A column as a list or an array, whose places count from 0: a pandas one has an index of its own."""
-    return column if isinstance(column, list | tuple) else np.asarray(column)  # type: ignore[return-value]

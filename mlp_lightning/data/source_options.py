@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from mlp_lightning.data.columns import Unknown
 from mlp_lightning.data.pictures import MOST_PIXELS
-from mlp_lightning.data.preprocessing import Unknown
 from mlp_lightning.errors import UserError
 from mlp_lightning.memory import machine_memory
 
@@ -42,9 +42,9 @@ class SourceOptions:
     image_size: tuple[int, int] | None = None
     channels: Channels | None = None
     skip_unreadable: bool = False
-    label: str | None = None
-    categorical: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
+    label: str | float | None = None
+    categorical: tuple[str | float, ...] = ()
+    ignore: tuple[str | float, ...] = ()
     missing: Missing = "error"
     unknown: Unknown = "error"
     memory_budget: float | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from mlp_lightning.data.cells import is_missing
-from mlp_lightning.data.classes import label_text
+from mlp_lightning.data.classes import class_of, index_of, label_text
 from mlp_lightning.data.preprocessing import ImagePreprocessing, TablePreprocessing
 from mlp_lightning.errors import UserError
 from mlp_lightning.model import BATCH_SIZE, Model
@@ -39,9 +39,12 @@ def true_label(model: Model, cell: Any, place: str) -> str | None:
     if is_missing(cell):
         return None
     label = label_text(cell)
-    if label not in model.class_names:
+    if label in model.class_names:
+        return label
+    k = class_of(label, index_of(model.class_names))
+    if k is None:
         raise UserError(f"{place}: got {label!r}, which is no class of {model.path}")
-    return label
+    return model.class_names[k]
 
 
 def refused(model: Model, name: str) -> UserError:

@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 
+from mlp_lightning.data.cells import column_name
+from mlp_lightning.data.notes import note
 from mlp_lightning.data.preprocessing import TablePreprocessing
 from mlp_lightning.data.tables import read_table
+from mlp_lightning.errors import UserError
 from mlp_lightning.inputs.part import Part, refused, rows_at_once, true_label
 from mlp_lightning.model import Model
 
@@ -22,10 +25,13 @@ def table_parts(model: Model, path: Path) -> Iterator[Part]:
     if not isinstance(kind, TablePreprocessing):
         raise refused(model, str(path))
     table = read_table(path)
+    for line in kind.guesses(table, str(path)):
+        note(f"{path}: {line}")
+    label = column_name(kind.label)
     for start in range(0, table.n_rows, rows_at_once(model)):
         part = table.take(range(start, min(start + rows_at_once(model), table.n_rows)))
         x = torch.from_numpy(kind.rows(part, part.file, part.lines))
-        cells = part[kind.label] if kind.label in part else [None] * part.n_rows
+        cells = part[label] if label in part else [None] * part.n_rows
         labels = [
             true_label(model, cell, f"{path}, line {line}, column {kind.label!r}")
             for cell, line in zip(cells, part.lines, strict=True)
@@ -38,4 +44,8 @@ def column_parts(model: Model, frame: Any) -> Iterator[Part]:
     if not isinstance(model.preprocessing, TablePreprocessing):
         raise refused(model, "columns of a table")
     x = torch.from_numpy(model.preprocessing.rows(frame))
+    if len(x) == 0:
+        raise UserError("the table: has no rows")
+    for line in model.preprocessing.guesses(frame):
+        note(line)
     yield Part(x, [""] * len(x), [*range(len(x))], [None] * len(x))

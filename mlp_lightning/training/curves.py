@@ -94,6 +94,11 @@ def check_finite(step: int, values: dict[str, float]) -> None:
         UserError: a value is not finite.
     """
     for name, value in values.items():
+        if not math.isfinite(value) and name.startswith("test/"):
+            # Nothing is trained then.
+            raise UserError(
+                f"{name} is {value}: the weights, or the numbers of a sample of the test set, are too large"
+            )
         if not math.isfinite(value):
             raise UserError(
                 f"model.lr: {name} became {value} by step {step}, the training has diverged; "

@@ -24,7 +24,7 @@ TABLES = {
     "latin-1": (TABLE.replace("3,v", "3,\xe9").encode("latin-1"), "", ("it.csv: is no text in UTF-8", "at byte 31")),
     "huge number": (TABLE.replace("3,v", "1e400,v"), "", ("it.csv, line 5, column 'a': got '1e400'", "finite")),
     "underscore": (TABLE.replace("3,v", "3_0,v"), "", ("it.csv, line 5, column 'a': got '3_0'", "a number")),
-    "column without a name": (TABLE.replace("a,b", "a,", 1), "", ("it.csv, line 1: column 2 of 3 has no name",)),
+    "column without a name": (TABLE.replace("a,b", "a,", 1), "--data.categorical [b]", ("data.categorical: got b",)),
     "huge cell": (TABLE.replace("3,v", "3," + "v" * 200_000), "", ("it.csv: is no CSV file", "field limit")),
     "formula": (TABLE.replace("3,v", "=1+1,v"), "", ("it.csv, line 5, column 'a': got '=1+1'",)),
     "two rows": ("a,b,y\n1,u,no\n2,v,yes\n", "", ("data.test_size",)),

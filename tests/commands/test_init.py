@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 from PIL import Image
+
+from mlp_lightning.data.module import DataModule
 
 RNG = np.random.default_rng(0)
 
@@ -146,6 +149,48 @@ def test_names_from_files_stay_in_their_comment(config_of: Callable[[str], dict]
     config = config_of("--data.dataset csv --data.root odd.csv --data.label kind")
     assert config["model"]["lr"] == 0.003
     assert "x 0 model: {lr: 9}" in (here / "my.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["1e3", "0", "1_000", ".5", "-", "a, [b]: #c", 'it\'s "so"', "true", "2020-01-01", "inf", "~"]
+)
+def test_columns_of_any_name_can_be_named_in_the_config(name: str, here: Path, run_main: Callable[..., None]) -> None:
+    with (here / "odd.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [[f"text {k}", k % 4, "ab"[k % 2]] for k in range(40)]
+        csv.writer(file).writerows([[name, f"{name}{name}", "kind"], *rows])
+    run_main("init", "my.yaml", "--data.dataset", "csv", "--data.root", "odd.csv", "--data.label", "kind")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DataModule, "data", skip={"seed"})
+    parser.add_argument("--config", action="config")
+    config = yaml.safe_load((here / "my.yaml").read_text(encoding="utf-8"))
+    text = (here / "my.yaml").read_text(encoding="utf-8")
+    (here / "data.yaml").write_text(text[text.index("data:") :], encoding="utf-8")
+    data = parser.parse_args(["--config", "data.yaml"]).data
+    assert data.ignore == config["data"]["ignore"] == [name]
+    assert DataModule(**data.as_dict()).data.preprocessing.feature_names == (f"{name}{name}",)
+
+
+@pytest.mark.parametrize(
+    ("write", "numbers", "texts"),
+    [
+        (lambda k: f"{k % 7},5", 2, 0),
+        (lambda k: f"{k % 7} kg", 2, 0),
+        (lambda k: f"{k % 7}-{k % 7 + 5}", 1, 1),
+        (lambda k: "FN"[k % 2], 1, 1),
+        (lambda k: ("yes", "no")[k % 2], 2, 0),
+    ],
+    ids=["decimal comma", "unit", "range", "no pair", "pair"],
+)
+def test_numbers_and_texts_are_counted_as_fit_takes_them(
+    write: Callable[[int], str], numbers: int, texts: int, config_of: Callable[[str], dict], here: Path
+) -> None:
+    rows = "".join(f"{k};{write(k)};{k % 5};{'ab'[k % 2]}\n" for k in range(40))
+    (here / "odd.csv").write_text(f";it;other;kind\n{rows}", encoding="utf-8")
+    config = config_of("--data.dataset csv --data.root odd.csv --data.label kind")
+    text = (here / "my.yaml").read_text(encoding="utf-8")
+    assert f"# Columns: {numbers} of numbers, standardised" in text
+    assert f"{texts} of texts" in " ".join(text.replace("#", "").split())
+    assert ("unknown" in config["data"]) == (texts > 0)
 
 
 def test_replaces_only_when_told(

@@ -6,9 +6,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from mlp_lightning.data.classes import (
     balanced_weights,
     check_each_class_trains,
+    check_labels,
     check_training_classes,
     encoded,
     label_text,
+    label_texts,
     names_of,
 )
 from mlp_lightning.errors import UserError
@@ -20,6 +22,88 @@ from mlp_lightning.errors import UserError
 )
 def test_label_text(cell, name):
     assert label_text(cell) == name
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["1.0", "2.0", "10.0"], ["1", "2", "10"]),
+        ([1.0, 2, "3"], ["1", "2", "3"]),
+        (["01", "1", "1.0"], ["01", "1", "1.0"]),
+        (["1E3", "1000"], ["1E3", "1000"]),
+        (["007", "7.0"], ["007", "7.0"]),
+        (["1.0", "1.5"], ["1.0", "1.5"]),
+        (["+1", "-1"], ["+1", "-1"]),
+        ([1e16, -0.0], ["10000000000000000", "0"]),
+        (["e\u0301", "\u00e9 "], ["\u00e9", "\u00e9"]),
+    ],
+)
+def test_labels_keep_their_text_unless_all_are_whole_numbers(cells, names):
+    assert label_texts(cells) == names
+
+
+def test_names_that_differ_only_in_their_composition_are_one_class():
+    names = names_of(["e\u0301", "\u00e9", "a"])
+    assert names == ("a", "\u00e9")
+    assert encoded(["e\u0301", "a", "\u00e9"], names, str).tolist() == [1, 0, 1]
+
+
+def test_a_whole_number_is_found_however_pandas_writes_it():
+    assert encoded(["2.0", "1"], ("1", "2"), str).tolist() == [1, 0]
+    assert encoded(["2", "2.50"], ("2.0", "2.50"), str).tolist() == [0, 1]
+    assert encoded(["2", "2.0"], ("2", "2.0"), str).tolist() == [0, 1]
+    for other in ("02", "2e0", "+2", "2.5"):
+        with pytest.raises(UserError, match="no class of the training"):
+            encoded([other], ("1", "2"), str)
+
+
+def test_names_of_equal_numbers_have_one_order():
+    assert names_of(["1e3", "1000", "01", "1"]) == names_of(["1", "1000", "1e3", "01"]) == ("01", "1", "1000", "1e3")
+
+
+PRICES = [f"{value:.2f}" for value in np.random.default_rng(0).normal(200, 30, 200)]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        PRICES,
+        [price.replace(".", ",") for price in PRICES],
+        [f"{float(price):.0f}" for price in PRICES],
+        [f"${price}" for price in PRICES],
+        [f"{k % 25 / 8}" for k in range(1000)],
+        ["0.5", "1.5", "2.5"],
+        [str(1000 * k) for k in range(30)],
+    ],
+    ids=["prices", "commas", "whole", "dollars", "fractions", "few rows", "thousands"],
+)
+def test_a_quantity_is_no_class(labels):
+    with pytest.raises(UserError, match=r"^it has \d+ different numbers.* quantity to estimate \(regression\)"):
+        check_labels(labels, "it")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [str(k % 10) for k in range(30)],
+        [str(k) for k in range(40)],
+        [str(k % 47 + 1) for k in range(60)],
+        [f"{k % 9 / 2}" for k in range(60)],
+        [f"{1000 * (k % 5)}" for k in range(20)],
+        [str(7 * (k % 100)) for k in range(1000)],
+        list("abcabc"),
+        ["a", "b"],
+        ["1.5", "2.5"],
+    ],
+    ids=["digits", "one of each", "codes from 1", "marks", "few", "often", "letters", "two", "two numbers"],
+)
+def test_few_or_frequent_numbers_are_classes(labels):
+    check_labels(labels, "it")
+
+
+def test_texts_that_name_rows_are_no_classes():
+    with pytest.raises(UserError, match=r"^it has 30 different texts in 30 rows.* they name rows"):
+        check_labels([f"person {k}" for k in range(30)], "it")
 
 
 def test_numbers_are_ordered_by_size_and_words_by_the_alphabet():

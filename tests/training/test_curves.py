@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.curves import Curves, means
+from mlp_lightning.training.curves import Curves, check_finite, means
 from mlp_lightning.training.module import MLPModule
 
 
@@ -80,6 +80,11 @@ def test_history_keeps_steps_and_values_by_name():
 def test_a_value_that_is_not_finite_ends_the_training(value):
     with pytest.raises(UserError, match=r"^model\.lr: loss became -?(nan|inf) by step 7, the training has diverged"):
         Curves().append(7, {"loss": value})
+
+
+def test_a_test_that_is_not_finite_does_not_blame_the_training():
+    with pytest.raises(UserError, match=r"^test/loss is nan: the weights, or .* too large"):
+        check_finite(0, {"test/loss": math.nan})
 
 
 def test_a_window_goes_on_where_it_was_left():

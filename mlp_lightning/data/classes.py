@@ -94,7 +94,7 @@ def check_labels(labels: Sequence[str], where: str) -> None:
             raise UserError(
                 f"{where} has {n_different} different numbers, such as {_few([*counts][:3])}: this looks like a "
                 "quantity to estimate (regression), but this program only classifies; make classes of it, such as low "
-                "and high"
+                "and high, or write numbers that name classes as texts, such as c7"
             )
     elif n_different > FEW_NUMBERS and 2 * n_different > n:
         raise UserError(

@@ -48,6 +48,11 @@ class NumericColumn:
     written: str = ""
     kind: ClassVar[str] = "numeric"
 
+    def __post_init__(self) -> None:
+        # A checkpoint may hold anything.
+        if self.written and not self.truth:
+            written_as(self.written)
+
     @property
     def width(self) -> int:
         """Entries of x."""

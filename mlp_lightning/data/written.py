@@ -7,7 +7,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from mlp_lightning.data.cells import MINUS, number
+from mlp_lightning.errors import UserError
 
+LONGEST = 60
 SPACES = " \u00a0\u2009\u202f"
 APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 _SPELLINGS = {" ": SPACES, "'": APOSTROPHES}
@@ -64,10 +66,10 @@ PLAIN = Written()
 
 
 def written_as(example: str) -> Written:
-    """What has this example; raises ValueError for what is none."""
+    """What has this example; raises UserError for what is none."""
     found = re.fullmatch(r"(\D*)1([,.' ]?)234([.,])5\s?(.*)", example)
     if found is None or found[2] == found[3]:
-        raise ValueError(f"no number is written like {example!r}")
+        raise UserError(f"no number is written like {example!r}")
     return Written(found[3], found[2], found[1], found[4])
 
 
@@ -103,7 +105,8 @@ def nearest(values: Sequence[str]) -> tuple[Written, int]:
 
 def _parts(cell: str) -> tuple[str, str, str, str] | None:
     """Sign, what is before, digits, what is after; None for what is no number in any way."""
-    found = _PARTS.fullmatch(cell.translate(MINUS))
+    # The pattern takes long for a long text of spaces.
+    found = _PARTS.fullmatch(cell.translate(MINUS)) if len(cell) <= LONGEST else None
     if found is None or (found["sign"] and found["second"]):
         return None
     return found["sign"] or found["second"], found["before"], found["digits"], found["after"].strip()

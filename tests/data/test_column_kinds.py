@@ -149,5 +149,5 @@ def test_what_only_begins_as_a_number_is_a_category_that_is_told(cells, odd):
 
 def test_a_cell_that_is_no_number_does_not_change_the_others():
     assert kind_of(["1.5", "2", "1,5"]) == Numbers(PLAIN)
-    with pytest.raises(ValueError, match="no number is written like"):
+    with pytest.raises(UserError, match="no number is written like"):
         written_as("12")

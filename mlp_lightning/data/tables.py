@@ -110,10 +110,11 @@ def _parsed(file: TextIO, path: str) -> Table:
     header = [column_name(name) for name in header]
     if not any(header):
         raise UserError(f"{path}: the file has no header in its first line")
-    body = [row for row in rows if len(row[0]) > 1 or "".join(row[0]).strip()]
+    n = len(header)
+    # A line of blanks is empty, but in a table of one column "" is a missing cell.
+    body = [(cells, line) for cells, line in rows if cells and (n == 1 or len(cells) > 1 or cells[0].strip())]
     if not body:
         raise UserError(f"{path}: the file has a header, but no rows")
-    n = len(header)
     # Some programs end every row with a separator, but not the header.
     if all(len(cells) == n + 1 and not cells[-1].strip() for cells, _ in body):
         body = [(cells[:-1], line) for cells, line in body]

@@ -84,7 +84,7 @@ def test_codes_that_pandas_writes_as_floats_are_the_same(tmp_path, dtype):
     kind = learn(path, categorical=["a"], missing="most_frequent").preprocessing
     gaps = [None, *codes[1:]]
     series = pd.Series(gaps, dtype="float64" if dtype in ("category", "float32") else dtype).astype(dtype)
-    frame = pd.DataFrame({"a": series}, index=range(7, 7 + N))
+    frame = pd.DataFrame({"a": series}).set_index(pd.RangeIndex(7, 7 + N))
     frame.to_csv(tmp_path / "frame.csv", index=False)
     # The first of the equally frequent codes fills the gap.
     expected = np.eye(3)[[0, *(code - 1 for code in codes[1:])]]

@@ -17,6 +17,7 @@ from mlp_lightning.commands.overview import COMMANDS, asks_for_overview, overvie
 from mlp_lightning.commands.predict import predict
 from mlp_lightning.compilation import compilation
 from mlp_lightning.config_files import CONFIG_FOLDER, find_config
+from mlp_lightning.environment import check_environment
 from mlp_lightning.errors import UserError
 from mlp_lightning.memory import out_of_memory
 from mlp_lightning.output import discard_output, prepare_streams
@@ -71,6 +72,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _start(arguments: Sequence[str], args: list[str] | None) -> None:
     try:
+        check_environment()
         answered = answer(arguments)
     except UserError as error:
         fail(str(error))

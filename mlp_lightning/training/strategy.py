@@ -1,6 +1,7 @@
 """Data parallel training of gradients that are derived by hand: broadcast once, then one all-reduce a step."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.launcher import ReturningLauncher
+from mlp_lightning.training.meeting import meet
 from mlp_lightning.training.shard import Shard
 
 T = TypeVar("T")
@@ -27,25 +29,37 @@ class FlatDDPStrategy(DDPStrategy):
     def setup_distributed(self) -> None:
         """Join the other processes; those that torchrun started again, under names of their attempt.
 
-        The store in which processes leave their addresses is the agent's, and outlives them: without a name of its own
-        an attempt would find the addresses of the dead.
+        While it waits for processes that somebody else has to start, it says who is missing and hears signals.
+        With torchrun the store in which processes leave their addresses is the agent's, and outlives them: without a
+        name of its own an attempt would find the addresses of the dead.
         """
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        if attempt != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
+        uses_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        place = self.cluster_environment
+        assert place is not None
+        waits = self.num_nodes > 1 or place.creates_processes_externally
+        if not dist.is_initialized() and (attempt != "0" if uses_agent else waits):
             self.set_world_ranks()
-            place = self.cluster_environment
-            assert place is not None
             assert self._timeout is not None
-            n = place.world_size()
-            store = dist.TCPStore(place.main_address, place.main_port, n, is_master=False, timeout=self._timeout)
+            n, rank = place.world_size(), place.global_rank()
+            if uses_agent:
+                store: dist.Store = dist.TCPStore(
+                    place.main_address, place.main_port, n, is_master=False, timeout=self._timeout
+                )
+            else:
+                store = meet(place.main_address, place.main_port, rank, n, self._timeout, self._tell_first_of_node)
             dist.init_process_group(
                 self._get_process_group_backend(),
                 store=dist.PrefixStore(f"attempt_{attempt}", store),
-                rank=place.global_rank(),
+                rank=rank,
                 world_size=n,
                 timeout=self._timeout,
             )
         super().setup_distributed()
+
+    def _tell_first_of_node(self, line: str) -> None:
+        if self.local_rank == 0:
+            print(line, file=sys.stderr, flush=True)
 
     def configure_ddp(self) -> None:
         """Give every process the weights of rank 0."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn
 import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +29,7 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.memory import out_of_memory
 from mlp_lightning.messages import plain_words
 from mlp_lightning.start import answer, fail, system_error
+from mlp_lightning.training.callback_options import as_list
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from mlp_lightning.training.denormals import no_denormals
 from mlp_lightning.training.early_stopping import Patience
@@ -282,7 +284,8 @@ class CLI(LightningCLI):
             self.report,
             EventsOfCheckpoints(),
         ]
-        if trainer.enable_progress_bar is not False:
+        given = as_list(trainer.callbacks)
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in given):
             callbacks.append(GroupProgressBar(refresh_rate=REFRESH_EVERY_N_STEPS))
         if keeps:
             callbacks += [best, last] if validates else [last]
@@ -290,17 +293,20 @@ class CLI(LightningCLI):
             callbacks.append(Patience("val/loss", patience=config.patience))
         if trainer.profiler is None:
             kwargs["profiler"] = NoProfiler()
-        kwargs["callbacks"] = [*(trainer.callbacks or []), *callbacks]
-        kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
+        kwargs["callbacks"] = [*given, *callbacks]
+        kwargs["plugins"] = [*as_list(trainer.plugins), AtomicCheckpointIO()]
         try:
             instance = super().instantiate_trainer(**kwargs)
         except UserError:
             raise
-        except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
+        except (ValueError, TypeError, KeyError, RuntimeError, ModuleNotFoundError, MisconfigurationException) as error:
             # Lightning does not always say which option it means.
-            given = given_options(trainer, self.trainer_defaults)
-            raise UserError(f"trainer: {error} (given: {given})") from error
+            options = given_options(trainer, self.trainer_defaults)
+            raise UserError(f"trainer: {error} (given: {options})") from error
         check_strategy(instance)
+        if self.subcommand == "fit":
+            assert isinstance(instance, Trainer)
+            instance.check_callbacks_for(config.model)
         # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
         self.interruption = Interruption(last if keeps else None)
         instance.callbacks.append(self.interruption)  # type: ignore[attr-defined]

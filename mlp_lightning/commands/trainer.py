@@ -7,12 +7,15 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import ModelSummary
 
 from mlp_lightning.data.length import Share, length_of
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.callback_options import check_callbacks, check_monitors
 from mlp_lightning.training.groups import GroupedEpochLoop
 from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.summary import count_truly
 
 # Options of Lightning that may be a share of minibatches.
 SHARES = (
@@ -32,7 +35,8 @@ class Trainer(pl.Trainer):
         accumulate_grad_batches: Minibatches whose gradients make one update, as if they were one minibatch; the last
             of an epoch may be fewer. Steps are updates, in max_steps, log_every_n_steps and the schedule.
         steps_per_execution: Most minibatches that train between two looks of Lightning; it never changes a result.
-            Null for 50, or 1 where a callback may want to see every step.
+            Null for as many as take a tenth of a second (50 with several processes), or 1 where a callback may do
+            something at every step.
         float32_matmul_precision: On CUDA, how exact products of float32 are: ``highest``, as float32, or ``high``, as
             TensorFloat-32, with three digits and in less time. Torch's setting of that name, for the whole process.
     """
@@ -51,6 +55,9 @@ class Trainer(pl.Trainer):
             raise UserError(f"trainer.steps_per_execution: got {steps_per_execution}, must be at least 1")
         # Lightning's own number stays 1: it refuses others for a module that makes its steps itself.
         super().__init__(*args, **kwargs)
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelSummary):
+                count_truly(callback)
         if isinstance(self.accelerator, CUDAAccelerator):
             torch.set_float32_matmul_precision(float32_matmul_precision)
         self.minibatches_per_update = accumulate_grad_batches
@@ -62,6 +69,21 @@ class Trainer(pl.Trainer):
         self.fit_loop.epoch_loop = GroupedEpochLoop(
             self, loop.min_steps, loop.max_steps, steps_per_execution, accumulate_grad_batches
         )
+
+    def check_callbacks_for(self, model: pl.LightningModule) -> None:
+        """Refuse callbacks that cannot do their work in a fit of this model; raises UserError."""
+        check_callbacks(self.callbacks)  # type: ignore[attr-defined]
+        # A module of the user's own may log metrics of its own.
+        if type(model) is MLPModule:
+            validates = self.limit_val_batches != 0
+            metrics = [name for name in model.metrics if validates or not name.startswith("val/")]
+            check_monitors(self.callbacks, metrics)  # type: ignore[attr-defined]
+
+    def _run(self, model: pl.LightningModule, *args: Any, **kwargs: Any) -> Any:
+        # Here for Lightning's Tuner too, whose callbacks come right before a fit.
+        if self.state.fn == "fit":
+            self.check_callbacks_for(model)
+        return super()._run(model, *args, **kwargs)
 
     @property
     def estimated_stepping_batches(self) -> int | float:

@@ -341,7 +341,8 @@ class DataModule(pl.LightningDataModule):
             x,
             y,
             self.batch_size,
-            shuffle=self.shuffle,
+            # Else the few minibatches would be others in every epoch.
+            shuffle=self.shuffle and not self.trainer.overfit_batches,  # type: ignore[attr-defined]
             seed=self.seed,
             per_batch=self.validation == "per_batch",
             deform=self.make_deform() if self.deform.is_on else None,

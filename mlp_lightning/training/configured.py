@@ -310,6 +310,12 @@ class ConfiguredModule(pl.LightningModule):
         self.results, self.counts = results["results"], results["counts"]
 
     @property
+    def metrics(self) -> list[str]:
+        """Names of what callbacks can monitor in a training that validates."""
+        raw = [] if self.hparams["averaging"] == "none" else ["val/raw_loss", "val/raw_accuracy"]
+        return ["train/loss", *(["train/vat"] if self.hparams["vat"] else []), "val/loss", "val/accuracy", *raw]
+
+    @property
     def evaluated_network(self) -> MLP:
         """The network that validates, tests and predicts: that of the averaged weights, where they are averaged."""
         return self.network if self.hparams["averaging"] == "none" else self.averaged_network

@@ -7,9 +7,9 @@ from typing import Any
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.training.callback_options import as_list, check_callbacks
 from mlp_lightning.training.strategy import START_METHODS
 
 NOT_ZERO = {
@@ -32,11 +32,7 @@ def check_trainer_options(options: Namespace) -> None:
             f"trainer.gradient_clip_val: got {options.gradient_clip_val}, which steps derived by hand do not see; "
             "use model.clip_norm or model.clip_value"
         )
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in options.callbacks or []):
-        raise UserError(
-            "trainer.callbacks: got GradientAccumulationScheduler, which steps derived by hand do not see; "
-            "use trainer.accumulate_grad_batches, one number for all epochs"
-        )
+    check_callbacks(as_list(options.callbacks))
     if options.barebones:
         raise UserError("trainer.barebones: got true, must be false: it forbids the log and the checkpoints of a run")
     if isinstance(options.strategy, str) and options.strategy not in ("auto", *START_METHODS):
@@ -49,6 +45,8 @@ def check_trainer_options(options: Namespace) -> None:
         )
     if str(options.precision) not in PRECISIONS:
         raise UserError(f"trainer.precision: got {options.precision}, must be one of {', '.join(PRECISIONS[:-3])}")
+    if str(options.precision) == "16-mixed" and on_processors:
+        raise UserError("trainer.precision: got 16-mixed, which needs a GPU; use bf16-mixed on processors")
     for name, reason in NOT_ZERO.items():
         if options[name] == 0:
             raise UserError(f"trainer.{name}: got 0, which {reason}")

@@ -27,7 +27,7 @@ from mlp_lightning.data.source_options import OPTIONS_OF, SHARED
 from mlp_lightning.data.split_options import keep_split
 from mlp_lightning.errors import UserError
 from mlp_lightning.memory import out_of_memory
-from mlp_lightning.messages import plain_words
+from mlp_lightning.messages import plain_words, reason_of_class
 from mlp_lightning.start import answer, fail, system_error
 from mlp_lightning.training.callback_options import as_list
 from mlp_lightning.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
@@ -250,6 +250,18 @@ class CLI(LightningCLI):
             raise UserError(f"seed_everything: got {seed}, must be from 0 to 4294967295")
         super()._set_seed()
 
+    def instantiate_classes(self) -> None:
+        """Make the trainer, the model and the data; raises UserError."""
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            if "class_path" not in str(error) and "Union subtypes" not in str(error):
+                raise
+            # A callback, logger or other class of trainer.
+            raise UserError(f"trainer: {reason_of_class(str(error))}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the logger, the checkpoints and the callbacks that every run has."""
         config = self.config_init[self.subcommand]
@@ -437,6 +449,8 @@ def main(args: list[str] | None = None) -> None:
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:
+        fail(f"trainer: {error}")
+    except ModuleNotFoundError as error:
         fail(f"trainer: {error}")
     except BrokenPipeError:
         raise

@@ -17,6 +17,9 @@ LISTS = {"list[int]": "a list of whole numbers", "list[float]": "a list of numbe
 VALUES = {"None": "null", "True": "true", "False": "false", "": "nothing"}
 KIND = r"typing\.Literal\[.*?\]|list\[.*?\]|<class '[\w.]+'>"
 
+# What jsonargparse says of the types that a class path is not.
+NO_REASON = ("Does not validate", "Subtypes:", "Errors:", "Expected a", "Not a valid subclass", "Problem with given")
+
 # The other messages of jsonargparse and argparse: their pattern, and the sentence made of its groups.
 SENTENCES: tuple[tuple[str, Callable[..., str]], ...] = (
     (r"argument (?:\S+/)?-*(\S+): expected one argument", "{0}: got nothing, must be followed by a value".format),
@@ -44,6 +47,14 @@ SENTENCES: tuple[tuple[str, Callable[..., str]], ...] = (
 def plain_words(message: str, options: Iterable[str] = ()) -> str:
     """One line for a message of jsonargparse (4.x); ``options`` are those that a misspelt one may have meant."""
     return _wrong_type(message) or _unknown(message, list(options)) or _sentence(message)
+
+
+def reason_of_class(message: str) -> str:
+    """Why a class could not be made from its options, out of a message of jsonargparse about a class path."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    after_class = [lines[k + 1] for k, line in enumerate(lines[:-1]) if "Problem with given class_path" in line]
+    tried = [line for line in lines if not line.startswith(NO_REASON)]
+    return (after_class or tried or lines)[0]
 
 
 def _wrong_type(message: str) -> str | None:

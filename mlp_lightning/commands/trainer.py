@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning.data.length import Share, length_of
 from mlp_lightning.data.module import DataModule
@@ -83,7 +84,17 @@ class Trainer(pl.Trainer):
         # Here for Lightning's Tuner too, whose callbacks come right before a fit.
         if self.state.fn == "fit":
             self.check_callbacks_for(model)
-        return super()._run(model, *args, **kwargs)
+        try:
+            return super()._run(model, *args, **kwargs)
+        except MisconfigurationException as error:
+            # Lightning blames the limits that it sets by this option.
+            if self.overfit_batches and "limit_" in str(error):  # type: ignore[attr-defined]
+                share = self.overfit_batches  # type: ignore[attr-defined]
+                raise UserError(
+                    f"trainer.overfit_batches: got {share}, which is less than one minibatch; "
+                    "must be a count or a larger share"
+                ) from error
+            raise
 
     @property
     def estimated_stepping_batches(self) -> int | float:

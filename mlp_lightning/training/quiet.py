@@ -15,6 +15,8 @@ WARNINGS = (
         UserWarning,
         r"lightning\.pytorch\.callbacks\.model_checkpoint",
     ),
+    # The samples that validate have one order.
+    (r"You requested to overfit but enabled val dataloader shuffling", UserWarning, r".*"),
     # A run that goes on in a folder of its own keeps its best checkpoint there,
     (r"The dirpath has changed from", UserWarning, r"lightning\.pytorch\.callbacks\.model_checkpoint"),
     # and one that goes on in its folder finds its checkpoints.

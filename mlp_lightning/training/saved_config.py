@@ -1,12 +1,17 @@
 """The callback that keeps a run's options in ``config.yaml``."""
 
 from contextlib import nullcontext
+from enum import Enum
 from pathlib import Path
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from mlp_lightning.atomic import written_beside
+
+# Defaults of Lightning's callbacks, such as Timer's interval, are words of an enumeration: a config holds the word.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, word: dumper.represent_data(word.value))
 
 
 class SaveWholeConfig(SaveConfigCallback):

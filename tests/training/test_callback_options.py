@@ -173,3 +173,22 @@ def test_the_summary_counts_the_weights(make_parts, caplog, monkeypatch, averagi
     parts = make_parts({"averaging": averaging}, callbacks=callbacks, enable_model_summary=True, max_epochs=1)
     parts.trainer.fit(parts.module, parts.data)
     assert seen == [12 * 7 + 7 + 7 * 5 + 5 + 5 * 4 + 4]
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train:UserWarning")
+@pytest.mark.parametrize(("overfit", "same"), [(2, True), (0.4, True), (0.0, False)])
+def test_overfitting_takes_the_same_minibatches_in_every_epoch(make_parts, overfit, same):
+    parts = make_parts(overfit_batches=overfit, max_epochs=2)
+    parts.trainer.fit(parts.module, parts.data)
+    batches = [batch.x for batch in parts.start.batches]
+    half = len(batches) // 2
+    assert half == (2 if same else 5)
+    pairs = zip(batches[:half], batches[half:], strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs) is same
+
+
+@pytest.mark.parametrize("overfit", [0.1, 0.01])
+def test_too_small_a_share_to_overfit_is_told_by_its_name(make_parts, overfit):
+    parts = make_parts(overfit_batches=overfit)
+    with pytest.raises(UserError, match=rf"^trainer\.overfit_batches: got {overfit}, which is less than one minibatch"):
+        parts.trainer.fit(parts.module, parts.data)

@@ -43,14 +43,14 @@ def meet(
                 return store
         waited = time.monotonic() - begin
         missing = f"{n_processes - present} of {n_processes} processes" if rank == 0 else "the first process"
-        if waited > timeout.total_seconds():
-            raise UserError(f"trainer.num_nodes: waited {timeout} for {missing} at {address}:{port}")
         if waited > SECONDS_OF_SILENCE and not told:
             told = True
             tell(
                 f"waiting for {missing} at {address}:{port}; start the same command on every node, with "
                 "the environment variables NODE_RANK (0, 1, …), MASTER_ADDR (the first's) and MASTER_PORT (one for all)"
             )
+        if waited > timeout.total_seconds():
+            raise UserError(f"trainer.num_nodes: waited {timeout} for {missing} at {address}:{port}")
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -26,11 +26,12 @@ def test_all_share_a_store(port, order):
     def come(rank):
         store = meet("127.0.0.1", port, rank, 3, timedelta(seconds=60), print)
         store.set(f"of {rank}", str(rank))
-        return [store.get(f"of {k}") for k in range(3)]
+        # The first process's store is the one that serves: it lives until all have read.
+        return store, [store.get(f"of {k}") for k in range(3)]
 
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(come, order))
-    assert found == [[b"0", b"1", b"2"]] * 3
+    assert [values for _, values in found] == [[b"0", b"1", b"2"]] * 3
 
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, "2 of 3 processes"), (1, "the first process")])

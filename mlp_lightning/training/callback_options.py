@@ -50,6 +50,11 @@ def check_callbacks(callbacks: Iterable[Callback]) -> None:
         for kind, reason, advice in REFUSED:
             if isinstance(callback, kind):
                 raise UserError(f"trainer.callbacks: got {type(callback).__name__}, {reason}; {advice}")
+        if isinstance(callback, ModelCheckpoint) and callback._train_time_interval is not None:
+            raise UserError(
+                f"trainer.callbacks: got {type(callback).__name__} with train_time_interval, which Lightning ignores "
+                "for steps derived by hand; use every_n_train_steps or every_n_epochs"
+            )
 
 
 def check_monitors(callbacks: Sequence[Callback], metrics: Sequence[str]) -> None:

@@ -406,6 +406,9 @@ class MLPModule(ConfiguredModule):
         if self._trainer is not None and self.trainer.state.fn == "fit":
             self._look()
             check_state(self.global_step, checkpoint)
+        if not hasattr(self, "network"):
+            # Of a fit that failed before there was one: what failed is to be told, not this.
+            return
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["sizes"] = list(self.network.sizes)
         checkpoint["norm"] = self.network.norm

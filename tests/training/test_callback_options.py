@@ -128,26 +128,34 @@ def test_metrics_of_ones_own_can_be_monitored(make_parts):
         assert parts.trainer.global_step == 10
 
 
-def test_checkpoints_by_the_clock(make_parts):
-    callback = ModelCheckpoint(None, "{step}", train_time_interval=timedelta(0), save_top_k=-1)
-    parts = make_parts(callbacks=[callback], enable_checkpointing=True, max_epochs=1, limit_val_batches=0)
-    parts.trainer.fit(parts.module, parts.data)
-    files = sorted(parts.checkpoints.glob("step=*.ckpt"))
-    assert files
-    whole = torch.load(parts.checkpoints / "step=5.ckpt", weights_only=True)
-    assert whole["global_step"] == 5
+@pytest.mark.parametrize("interval", [timedelta(0), timedelta(minutes=5)])
+def test_checkpoints_by_the_clock_are_refused(make_parts, interval):
+    callback = ModelCheckpoint(train_time_interval=interval)
+    parts = make_parts(callbacks=[callback], enable_checkpointing=True)
+    with pytest.raises(
+        UserError, match=r"^trainer\.callbacks: got ModelCheckpoint with train_time_interval, .* use every_"
+    ):
+        parts.trainer.fit(parts.module, parts.data)
 
 
-def test_a_checkpoint_of_an_exception(make_parts, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*was called without a model:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint:UserWarning")
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_exception_is_told_whether_or_not_it_leaves_a_checkpoint(make_parts, tmp_path, begins):
     class Fails(Callback):
+        def setup(self, trainer, pl_module, stage):
+            if not begins:
+                raise KeyError("mine")
+
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.global_step == 3:
                 raise KeyError("mine")
 
-    parts = make_parts(callbacks=[Fails(), OnExceptionCheckpoint(tmp_path)])
-    with pytest.raises(KeyError):
+    parts = make_parts(callbacks=[Fails(), OnExceptionCheckpoint(tmp_path)], enable_checkpointing=True)
+    with pytest.raises(KeyError, match="mine"):
         parts.trainer.fit(parts.module, parts.data)
-    assert torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["global_step"] == 3
+    if begins:
+        assert torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_a_bar_of_ones_own_is_the_only_one(make_parts):
@@ -176,19 +184,22 @@ def test_the_summary_counts_the_weights(make_parts, caplog, monkeypatch, averagi
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train:UserWarning")
-@pytest.mark.parametrize(("overfit", "same"), [(2, True), (0.4, True), (0.0, False)])
+@pytest.mark.parametrize(("overfit", "same"), [(2, True), (3, True), (0.0, False)])
 def test_overfitting_takes_the_same_minibatches_in_every_epoch(make_parts, overfit, same):
     parts = make_parts(overfit_batches=overfit, max_epochs=2)
     parts.trainer.fit(parts.module, parts.data)
     batches = [batch.x for batch in parts.start.batches]
     half = len(batches) // 2
-    assert half == (2 if same else 5)
+    assert half == (overfit or 5)
     pairs = zip(batches[:half], batches[half:], strict=True)
     assert all(torch.equal(one, other) for one, other in pairs) is same
 
 
-@pytest.mark.parametrize("overfit", [0.1, 0.01])
-def test_too_small_a_share_to_overfit_is_told_by_its_name(make_parts, overfit):
+@pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train:UserWarning")
+@pytest.mark.parametrize(("overfit", "part"), [(0.1, "5 train"), (0.01, "5 train"), (0.4, "1 val")])
+def test_too_small_a_share_to_overfit_is_told_by_its_name(make_parts, overfit, part):
     parts = make_parts(overfit_batches=overfit)
-    with pytest.raises(UserError, match=rf"^trainer\.overfit_batches: got {overfit}, which is less than one minibatch"):
+    with pytest.raises(
+        UserError, match=rf"^trainer\.overfit_batches: got {overfit}, less than one of the {part} minib"
+    ):
         parts.trainer.fit(parts.module, parts.data)

@@ -1,6 +1,7 @@
 """The Trainer with the commands that Lightning does not have."""
 
 import math
+import re
 import sys
 from typing import Any, Literal
 
@@ -88,10 +89,11 @@ class Trainer(pl.Trainer):
             return super()._run(model, *args, **kwargs)
         except MisconfigurationException as error:
             # Lightning blames the limits that it sets by this option.
-            if self.overfit_batches and "limit_" in str(error):  # type: ignore[attr-defined]
-                share = self.overfit_batches  # type: ignore[attr-defined]
+            share = self.overfit_batches  # type: ignore[attr-defined]
+            blamed = re.search(r"`(\w+)_dataloader` but \S+ \* (\d+) < 1", str(error))
+            if share and blamed:
                 raise UserError(
-                    f"trainer.overfit_batches: got {share}, which is less than one minibatch; "
+                    f"trainer.overfit_batches: got {share}, less than one of the {blamed[2]} {blamed[1]} minibatches; "
                     "must be a count or a larger share"
                 ) from error
             raise

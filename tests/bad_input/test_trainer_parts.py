@@ -54,7 +54,7 @@ def error_of(run_main, capsys, tmp_path, *options):
         ([CALLBACKS, "LearningRateFinder"], "error: trainer.callbacks: got LearningRateFinder, "),
         ([CALLBACKS, "BatchSizeFinder"], "error: trainer.callbacks: got BatchSizeFinder, "),
         (["--trainer.precision", "16-mixed"], "error: trainer.precision: got 16-mixed, which needs a GPU"),
-        (["--trainer.overfit_batches", "0.00001"], "error: trainer.overfit_batches: got 1e-05, which is less than one"),
+        (["--trainer.overfit_batches", "0.00001"], "error: trainer.overfit_batches: got 1e-05, less than one of the "),
     ],
 )
 def test_one_line(run_main, capsys, tmp_path, options, message):

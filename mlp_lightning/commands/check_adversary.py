@@ -1,5 +1,6 @@
 """The term of virtual adversarial training beside autograd's: its direction, its value and its gradients."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class AdversaryBeside:
         self._rows.append(
             [
                 self._direction(adversary, batch, step, clean, trials),
-                compare("length of r", lengths, wanted, ALLOWED * eps * float(wanted.max())),
+                compare("length of r", lengths, wanted, (ALLOWED + math.sqrt(r.shape[1])) * eps * float(wanted.max())),
                 compare("λ KL", value, term.exact.values["loss"], allowed),
             ]
         )

@@ -46,9 +46,8 @@ class Beside(pl.Callback):
         self.followed, self.units = 0, 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let no step end the comparison: what is not finite fails it."""
+        """Note the passes of the steps from the first one on."""
         assert isinstance(pl_module, MLPModule)
-        pl_module.let_steps_pass()
         if not self.rates:
             self.passes = watch(pl_module.workspace)
             if pl_module.adversary is not None:
@@ -114,8 +113,10 @@ class Beside(pl.Callback):
 
         Allowed are four roundings of each weight, which no update can avoid, and (64 + √P) eps of the largest movement:
         64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or norm
-        summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction. The
-        smallest normal number bounds what underflow takes.
+        summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction. Where
+        the gradient's rank is less than its sides, such a direction holds nothing but the rounding of a unit length by
+        our products, and by the oracle's singular vectors in float64: as many eps of what Muon makes of that length are
+        allowed, and as many times three eps of float64. The smallest normal number bounds what underflow takes.
         """
         gradient = parameter_gradients(module.network)
         for name, parameter in self.parameters.items():
@@ -126,12 +127,15 @@ class Beside(pl.Callback):
         self.rule.step()
         check_oracle_rules.constrain(self.parameters, self.options, self.rates[-1])
         eps, tiny = torch.finfo(module.network.flat.dtype).eps, torch.finfo(module.network.flat.dtype).tiny
-        operations = 64 + math.sqrt(module.network.flat.numel()) + check_oracle_rules.amplification(self.options)
+        amplification = check_oracle_rules.amplification(self.options)
+        operations = 64 + math.sqrt(module.network.flat.numel()) + amplification
         state = module.network.state_dict()
         for name in self.parameters:
             after, start = state[name], self.before[name].to(torch.float64)
             expected = self.parameters[name].detach() - start
+            weak = amplification * check_oracle_rules.unit_movement(start, self.rates[-1])
             allowed = eps * (4 * start.abs() + operations * (expected.abs().max() + tiny))
+            allowed += (eps + 3 * torch.finfo(torch.float64).eps) * weak
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
 
     @property

@@ -135,6 +135,11 @@ def amplification(options: Mapping[str, Any]) -> float:
     return float(3.4445 ** (5 if options["ns_steps"] is None else options["ns_steps"]))
 
 
+def unit_movement(parameter: Tensor, lr: float) -> float:
+    """How far Muon moves a tensor along a direction of length 1; other tensors have no directions."""
+    return lr * 0.2 * max(parameter.shape) ** 0.5 if parameter.ndim == 2 else 0.0
+
+
 class NotebookAdam:
     """The notebook's optimizer, which torch has not, tensor by tensor as the notebook walks over its layers."""
 

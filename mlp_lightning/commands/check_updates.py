@@ -101,13 +101,16 @@ def check_updates(
     amplification = check_oracle_rules.amplification(options)
     oracle = "Muon's by SVD, of biases against torch's AdamW," if options["optimizer"] == "muon" else "torch.optim's"
     operations = f"64 + √P + {amplification:.0f}" if amplification else "64 + √P"
+    weak = (
+        f" and {amplification:.0f} eps, ours and thrice float64's, of that along one direction" if amplification else ""
+    )
     caption = (
         f"{len(beside.rates)} steps of {options['optimizer']}, schedule {options['schedule']}, in {dtype_name(dtype)}, "
         f"minibatches of {len(batches[0].y)} samples: every step beside torch's from the same weights.\n"
         f"Gradients, clipped if so configured, against torch.autograd's; movements of the weights against {oracle} "
         "for the same gradient and learning rate.\n"
         f"Tolerated: for gradients as above; for movements four roundings of each weight and ({operations}) eps of the "
-        f"largest movement, P = {module.network.flat.numel():,}."
+        f"largest movement{weak}, P = {module.network.flat.numel():,}."
         f"{beside.remark}"
     )
     return Table(f"updates, {dtype_name(dtype)}", caption, rows)
@@ -124,6 +127,8 @@ def _copy(module: MLPModule) -> MLPModule:
     copy = MLPModule(**{name: value for name, value in module.hparams.items() if not name.startswith("_")})
     copy.weigh(module.class_weights)
     copy.train_from(deepcopy(module.network).cpu())
+    # No step ends the comparison: what is not finite fails it.
+    copy.let_steps_pass()
     return copy
 
 

@@ -46,6 +46,8 @@ OF_ONE_FIT = ("_hand_step", "_within_step", "_loss_within_step", "_schedule", "_
 class MLPModule(ConfiguredModule):
     """Trains, validates and tests what ConfiguredModule makes; its options are explained there."""
 
+    _lets_steps_pass = False
+
     def __getstate__(self) -> dict[str, Any]:
         # Lightning's leaves the trainer out.
         state = {name: value for name, value in super().__getstate__().items() if name not in OF_ONE_FIT}
@@ -94,6 +96,8 @@ class MLPModule(ConfiguredModule):
             readings=self.readings,
             hooks=GradientHooks(trainer, self, optimizer) if self._hears_gradients() else None,
         )
+        if self._lets_steps_pass:
+            self._hand_step.finiteness = LetPass(self._hand_step.workspace)
         self._hand_step.finiteness.begin(self.global_step)
         # Like the steps in memory that is kept, for a few samples at a time.
         self._within_step = Workspace(self.evaluated_network, rows_with_zeros=FEW_ROWS)
@@ -114,8 +118,8 @@ class MLPModule(ConfiguredModule):
         return listens_to_gradients(self.trainer, self, MLPModule)
 
     def let_steps_pass(self) -> None:
-        """Compute steps that are not finite like any others, from the first step on."""
-        self._hand_step.finiteness = LetPass(self._hand_step.workspace)
+        """Compute steps that are not finite like any others, in the trainings that start from now on."""
+        self._lets_steps_pass = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it.

@@ -135,6 +135,8 @@ GOOD = [
     {"optimizer": "muon", "weight_decay": 0.5, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "clip_norm": 0.1},
     {"optimizer": "muon", "init": "zeros", "activation": "tanh"},
     {"optimizer": "muon", "init": "zeros", "ns_steps": 12},
+    {"optimizer": "muon", "hidden": [64, 1, 200], "norm": "batch", "activation": "identity", "init": "orthogonal"},
+    {"optimizer": "muon", "hidden": [], "norm": "batch", "init": "zeros", "l1": 0.002, "max_norm": 0.2},
     {"l1": 1.0},
     {"optimizer": "sgd", "l1": 2.0, "schedule": "cosine"},
     {"optimizer": "sgd", "max_norm": 0.5},

@@ -74,22 +74,25 @@ GRADIENT_FAULTS = {
 }
 
 
-def off(option):
-    """The rule with an option a thousandth off."""
+def off(option, place=None):
+    """The rule with an option, or one of its two numbers, a thousandth off."""
+
+    def spoiled(group):
+        value = group[option]
+        wrong = (
+            value * FACTOR if place is None else tuple(x * (FACTOR if k == place else 1) for k, x in enumerate(value))
+        )
+        return {**group, option: wrong}
 
     def plant(monkeypatch, rule):
         update, within_product = rule.update, getattr(rule, "within_product", None)
 
         def broken(self, parameter, grad, state, group):
-            update(self, parameter, grad, state, {**group, option: group[option] * FACTOR})
+            update(self, parameter, grad, state, spoiled(group))
 
         monkeypatch.setattr(rule, "update", broken)
         if within_product is not None:
-            monkeypatch.setattr(
-                rule,
-                "within_product",
-                staticmethod(lambda group: within_product({**group, option: group[option] * FACTOR})),
-            )
+            monkeypatch.setattr(rule, "within_product", staticmethod(lambda group: within_product(spoiled(group))))
 
     return plant
 
@@ -107,8 +110,8 @@ def bias_correction_off(monkeypatch, rule):
 UPDATE_FAULTS = {
     "lr": (off("lr"), RULES),
     "weight_decay": (off("weight_decay"), {"adamw"}),
-    "beta1": (off("beta1"), {"adam", "adamw", "adam_norm"}),
-    "beta2": (off("beta2"), {"adam", "adamw", "adam_norm"}),
+    "beta1": (off("betas", 0), {"adam", "adamw", "adam_norm"}),
+    "beta2": (off("betas", 1), {"adam", "adamw", "adam_norm"}),
     "eps": (off("eps"), {"adam", "adamw"}),
     "bias correction": (bias_correction_off, {"adam", "adamw"}),
 }

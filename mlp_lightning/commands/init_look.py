@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlp_lightning.data.cells import is_missing, number
 from mlp_lightning.data.column_kinds import Kind, Numbers, Texts
+from mlp_lightning.data.csv_source import table_parts
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.own import OWN
 from mlp_lightning.data.picture_files import find_pictures
@@ -98,7 +99,7 @@ def look(given: dict[str, Any]) -> Sight:
 def _look_at_table(options: dict[str, Any], reasons: dict[str, str], seen: list[str]) -> None:
     """What a table's columns need: which to leave out, what to do with missing cells and new categories."""
     root = existing(options["root"], "root")
-    table = read_table(root / "train.csv" if root.is_dir() else root)
+    table = read_table(table_parts(root)["train"] if root.is_dir() else root)
     label = column_of(table, "" if options.get("label") is None else options["label"]) or ""
     coded, ignored = (named(options.get(name, ()), name, table, label) for name in ("categorical", "ignore"))
     names = [name for name in table if name != label and name not in ignored]

@@ -10,6 +10,7 @@ from mlp_lightning.data.cells import Place, is_missing
 from mlp_lightning.data.classes import check_labels, encoded, label_texts, names_of
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.own import Split, Trained, set_apart
+from mlp_lightning.data.part_names import PartName, part_of
 from mlp_lightning.data.preprocessing import TablePreprocessing
 from mlp_lightning.data.source_options import SourceOptions, existing
 from mlp_lightning.data.sources import Dataset
@@ -21,9 +22,9 @@ from mlp_lightning.errors import UserError
 def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test_only: bool) -> Dataset:
     """Read the training and the test table.
 
-    ``data.root`` is a file, or a folder with ``train.csv`` and perhaps ``test.csv``; ``data.test_path`` is another test
-    table. Without a test table a share of the rows is set apart. The preprocessing is learned from what ``split``
-    leaves to train, or is a checkpoint's.
+    ``data.root`` is a file, or a folder with ``train.csv`` and perhaps ``val.csv`` and ``test.csv``; ``data.test_path``
+    is another test table. Without a test table a share of the rows is set apart. The preprocessing is learned from what
+    ``split`` leaves to train, or is a checkpoint's.
 
     Raises:
         UserError: a file, column or cell that cannot be read, or is not what the checkpoint's were.
@@ -31,7 +32,8 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
     preprocessing = None if trained is None else trained.preprocessing
     if preprocessing is not None and not isinstance(preprocessing, TablePreprocessing):
         raise UserError(f"data.dataset: got csv, but the checkpoint was trained on another kind, {preprocessing.kind}")
-    train_path, test_path = _paths(options, test_only)
+    train_path, val_path, test_path = _paths(options, test_only)
+    val = None if val_path is None else read_table(val_path)
     test = None if test_path is None else read_table(test_path)
     if test_only:
         assert test is not None
@@ -51,28 +53,58 @@ def load_csv(options: SourceOptions, split: Split, trained: Trained | None, test
         train, test = train.take(train_rows.tolist()), train.take(test_rows.tolist())
         train_y, test_y = train_y[train_rows], train_y[test_rows]
     else:
-        test_y = encoded(_labels(test, label), class_names, Place(test.file, test.lines).line)
+        test_y = _classes(test, label, class_names)
+    val_y = None if val is None else _classes(val, label, class_names)
     if preprocessing is None:
-        preprocessing = learn_table(train.take(split(len(train_y)).tolist()), label, options, whole)
+        rows = split(len(train_y)) if val is None else torch.arange(len(train_y))
+        preprocessing = learn_table(train.take(rows.tolist()), label, options, whole)
     # A test set that is part of the whole is told of with it.
-    for table in {each.file: each for each in (test, whole) if each.n_rows}.values():
+    for table in {each.file: each for each in (val, test, whole) if each is not None and each.n_rows}.values():
         for line in preprocessing.guesses(table, table.file):
             note(f"{table.file}: {line}")
     train_x, test_x = (_rows(preprocessing, part) for part in (train, test))
-    return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing, test_rows=test_rows)
+    val_x = None if val is None else _rows(preprocessing, val)
+    return Dataset(train_x, train_y, test_x, test_y, (), class_names, preprocessing, val_x, val_y, test_rows)
 
 
-def _paths(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None]:
+def table_parts(root: Path) -> dict[PartName, Path]:
+    """The tables of a folder by the part that their names tell; a note names the others.
+
+    Raises:
+        UserError: there is none to train on, or two for one part.
+    """
+    parts: dict[PartName, Path] = {}
+    others = []
+    for file in sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.is_file()):
+        part = part_of(file.stem)
+        if part is None:
+            others.append(file.name)
+        elif part in parts:
+            raise UserError(f"data.root: {root} has {parts[part].name} and {file.name}, must have one of them")
+        else:
+            parts[part] = file
+    if "train" not in parts:
+        raise UserError(f"data.root: got {root}, must be a CSV file or a folder with train.csv")
+    if others:
+        note(f"{root}: tables left out, since they are neither train, val nor test: {', '.join(others)}")
+    return parts
+
+
+def _paths(options: SourceOptions, test_only: bool) -> tuple[Path, Path | None, Path | None]:
     test_path = None if options.test_path is None else existing(options.test_path, "test_path")
     if test_only:
-        return Path(), test_path
+        return Path(), None, test_path
     root = existing(str(options.root), "root")
     if not root.is_dir():
-        return root, test_path
-    train_path, beside = root / "train.csv", root / "test.csv"
-    if not train_path.is_file():
-        raise UserError(f"data.root: got {options.root}, must be a CSV file or a folder with train.csv")
-    return train_path, test_path or (beside if beside.is_file() else None)
+        return root, None, test_path
+    parts = table_parts(root)
+    if test_path is not None and "test" in parts:
+        note(f"{parts['test']}: its rows are left out, since data.test_path is the test set")
+    return parts["train"], parts.get("val"), test_path or parts.get("test")
+
+
+def _classes(table: Table, label: str, class_names: tuple[str, ...]) -> Tensor:
+    return encoded(_labels(table, label), class_names, Place(table.file, table.lines).line)
 
 
 def _label(table: Table, options: SourceOptions, known: TablePreprocessing | None) -> str:

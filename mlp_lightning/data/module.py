@@ -57,8 +57,8 @@ class DataModule(pl.LightningDataModule):
             image_folder, csv and arrays are your own files in ``root``.
         root: Folder that holds, or gets, the set's files; null for the user's cache folder. For image_folder a folder
             of pictures for each class, or train, val and test that hold those; for csv a file with a header, or a
-            folder with train.csv and test.csv; for arrays a .npz file, or a folder of .npy files, with x and y, or
-            x_train and y_train, and perhaps x_test, y_test, x_val and y_val.
+            folder with train.csv and perhaps val.csv and test.csv; for arrays a .npz file, or a folder of .npy files,
+            with x and y, or x_train and y_train, and perhaps x_test, y_test, x_val and y_val.
         batch_size: Samples in a minibatch, over all devices together.
         validation: ``holdout`` sets ``validation_size`` training samples apart. ``per_batch`` is the notebook's split:
             of every minibatch the first 70 % train and the rest validate (it needs ``shuffle: false``). ``none`` trains

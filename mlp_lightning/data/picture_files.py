@@ -24,7 +24,7 @@ MOST_NAMED = 6
 
 
 class Found(NamedTuple):
-    """Pictures, in order, and of the other files how many have which suffix."""
+    """Pictures, in order, and of the other files how many have which suffix, or are no files that can be read."""
 
     files: list[Path]
     left_out: Counter[str]
@@ -42,20 +42,13 @@ def find_pictures(folder: Path) -> Found:
     files, left_out = [], Counter[str]()
     for file in _files(folder):
         suffix = file.suffix.lower()
-        # A link to nothing is a picture that cannot be read.
-        is_picture = suffix in SUFFIXES and (file.is_file() or not file.exists())
-        if is_picture or (not suffix and file.is_file() and _is_picture(file)):
+        if not file.is_file():
+            left_out["links to nothing" if file.is_symlink() else "not regular files"] += 1
+        elif suffix in SUFFIXES or (not suffix and _is_picture(file)):
             files.append(file)
         elif file.name.lower() not in OF_THE_SYSTEM:
             left_out[suffix or "no suffix"] += 1
     return Found(sorted(files), left_out)
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures that ``find_pictures`` finds, and raises; a note says how many other files there are."""
-    found = find_pictures(folder)
-    note_left_out(folder, found.left_out)
-    return found.files
 
 
 def note_left_out(folder: Path, left_out: Counter[str]) -> None:

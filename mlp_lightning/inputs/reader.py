@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlp_lightning.data.digit_pictures import Invert, mnist_picture
-from mlp_lightning.data.picture_files import picture_files
+from mlp_lightning.data.picture_files import by_suffix, find_pictures, note_left_out
 from mlp_lightning.data.pictures import open_picture, pixels, read_picture
 from mlp_lightning.data.preprocessing import ImagePreprocessing
 from mlp_lightning.errors import UserError
@@ -108,11 +108,14 @@ class Reader:
             path = Path(each).expanduser()
             # The functions of os.path take a name that is too long for one that is not there.
             if os.path.isdir(path):
-                files = picture_files(path)
+                files, left_out = find_pictures(path)
                 if not files and any(path.glob("*.npy")):
-                    files = [path]
+                    found.append(path)
+                    continue
                 if not files:
-                    raise UserError(f"input: there is no picture in the folder {path}")
+                    held = f"; it holds {by_suffix(left_out)}" if left_out else ""
+                    raise UserError(f"input: there is no picture in the folder {path}{held}")
+                note_left_out(path, left_out)
                 found += files
             elif os.path.isfile(path):
                 found.append(path)

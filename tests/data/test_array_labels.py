@@ -70,6 +70,8 @@ NONE[8] = 0
         (np.array([b"\xff"] * 60), "y: holds bytes that are no UTF-8 text"),
         (np.where(Y == 1, "", TEXTS), "y, row 1: the label is missing"),
         (Y[:59], "60 samples, but"),
+        (X[:, 0] * 100, "this looks like a quantity to estimate"),
+        (np.round(X[:, :1] * 100, 1), "this looks like a quantity to estimate"),
     ],
 )
 def test_labels_that_are_none_are_refused(tmp_path, y, expected):

@@ -131,7 +131,7 @@ def metrics(folder):
 def test_from_files_to_metrics_and_a_test_of_other_files(fill, run_files):
     options = ("--data.dataset", "image_folder", "--data.root", fill(n=30), "--data.deform.shift", "1")
     fitted = run_files("fit", *options, "--trainer.max_epochs", "10", "--model.lr", "0.01")
-    assert metrics(fitted)["test/accuracy"] == 1
+    assert metrics(fitted)["test/accuracy"] > 0.9
     names = {"confusion_test", "confusion_val", "curves", "deformed", "digits", "mistakes", "weights"}
     assert {path.stem for path in fitted.glob("*.png")} == names
     # Of another size, and of the second class alone, which would be the first without the checkpoint.

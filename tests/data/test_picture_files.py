@@ -8,7 +8,7 @@ from PIL import Image
 
 from mlp_lightning.data import picture_files as ours
 from mlp_lightning.data.module import DataModule
-from mlp_lightning.data.picture_files import SUFFIXES, find_pictures, picture_files
+from mlp_lightning.data.picture_files import SUFFIXES, find_pictures, note_left_out
 from mlp_lightning.data.pictures import FORMATS, open_picture
 from mlp_lightning.errors import UserError
 
@@ -63,13 +63,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert len(names(tmp_path / "lone")) == 3
 
 
-def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(tmp_path):
+def test_links_to_nothing_and_pipes_are_told(tmp_path):
+    save(tmp_path / "c.png")
     (tmp_path / "a.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
     os.mkfifo(tmp_path / "b.png")
-    assert names(tmp_path) == ["a.png"]
-    assert find_pictures(tmp_path).left_out == {".png": 1}
-    with pytest.raises(UserError, match="there is no such file"):
-        open_picture(tmp_path / "a.png")
+    assert names(tmp_path) == ["c.png"]
+    assert find_pictures(tmp_path).left_out == {"links to nothing": 2, "not regular files": 1}
 
 
 def test_what_is_left_out_is_told(tmp_path, capsys):
@@ -78,7 +78,9 @@ def test_what_is_left_out_is_told(tmp_path, capsys):
         (tmp_path / f"{k}.HEIC").touch()
     for name in ("a.xml", "b.xml", "c.png.bak", "d.1", "e.2", "f.3", "g.4", "h.5"):
         (tmp_path / name).touch()
-    assert len(picture_files(tmp_path)) == 3
+    found = find_pictures(tmp_path)
+    assert len(found.files) == 3
+    note_left_out(tmp_path, found.left_out)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}: files left out, since they are no pictures: 11 (.heic 3, .xml 2, ")
     assert line.endswith(", …)")
@@ -195,7 +197,18 @@ def test_a_test_path_of_parts_gives_its_test_part(tmp_path, capsys):
 
 def test_names_of_classes_stay_as_they_are(tmp_path):
     fill(tmp_path, 5, ("1", "01", "007", "1E3"))
-    assert set(module(tmp_path).data.class_names) == {"1", "01", "007", "1E3"}
+    it = module(tmp_path)
+    assert set(it.data.class_names) == {"1", "01", "007", "1E3"}
+    assert sum(it.part_counts.values()).tolist() == [5] * 4
+
+
+def test_a_name_composed_and_decomposed_is_one_class(tmp_path):
+    fill(tmp_path / "train", 5, ("caf\u00e9", "bar"))
+    fill(tmp_path / "train", 7, ("cafe\u0301",))
+    fill(tmp_path / "test", 4, ("cafe\u0301", "bar"))
+    data = module(tmp_path).data
+    assert data.class_names == ("bar", "caf\u00e9")
+    assert (data.train_y.bincount().tolist(), data.test_y.bincount().tolist()) == ([5, 12], [4, 4])
 
 
 def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def test_from_a_file_to_metrics_and_a_test_of_other_files(table, tmp_path, run_f
     assert set(metrics(fitted)["test/class_accuracy"]) == {"rose", "iris", "lily"}
     drawn = {path.name for path in fitted.glob("*.png")}
     assert drawn == {"confusion_test.png", "confusion_val.png", "curves.png"}
-    checkpoint = fitted / "checkpoints" / "last.ckpt"
+    checkpoint = fitted / "checkpoints" / "best.ckpt"
     held = torch.load(checkpoint, weights_only=True)["data"]
     assert {**held, "rows": ...} == {**module(table, categorical=["code"], seed=0).data.description(), "rows": ...}
 

@@ -15,9 +15,9 @@ test-all: ## run the tests with the slow ones
 
 # Python itself is built without the sanitizers: their runtimes, and libstdc++, whose exceptions they wrap, come first.
 SANITIZERS = $(shell for name in libasan.so libubsan.so libstdc++.so.6; do gcc -print-file-name=$$name; done)
-C_TESTS = tests/test_native.py tests/nn/test_native_chain.py tests/nn/test_native_linear.py tests/nn/test_native_loss.py \
-	tests/nn/test_skipped_zeros.py tests/nn/test_infinite_losses.py tests/training/test_native_steps.py \
-	tests/training/test_denormals.py tests/optim/test_native.py
+C_TESTS = tests/engines/native/test_library.py tests/engines/native/test_chain.py tests/engines/native/test_linear.py tests/engines/native/test_loss.py \
+	tests/engines/test_skipped_zeros.py tests/engines/test_infinite_losses.py tests/engines/native/test_engine.py \
+	tests/engines/native/test_denormals.py tests/engines/native/test_adam.py
 
 sanitize: ## run the tests of the C sources under AddressSanitizer and UndefinedBehaviorSanitizer (gcc, 2 minutes)
 	CC=$(CURDIR)/tests/sanitize/cc LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \

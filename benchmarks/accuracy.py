@@ -39,11 +39,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from results import OUTPUT
 from table import Rows
 
-from mlp_lightning.commands.ensemble import ensemble
-from mlp_lightning.commands.runs import execute, plan
-from mlp_lightning.config_files import CONFIG_FOLDER, find_config
+from mlp_lightning.cli.config_files import CONFIG_FOLDER, find_config
+from mlp_lightning.commands.compare.ensemble import ensemble
+from mlp_lightning.commands.compare.runs import execute, plan
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.predictions import load_tested
+from mlp_lightning.training.runs.predictions import load_tested
 
 CONFIGS = ["best-10min.yaml", "record.yaml:1", "plain.yaml", "fashion.yaml"]
 CIRESAN = ("Cireşan et al. 2010", 114.5 * 3600, 0.35)

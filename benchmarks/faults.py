@@ -27,8 +27,8 @@ import torch
 from faulty_runs import Row, finish, printed_by, start
 from kills import kill_runs, run_straight
 
-from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.files.checkpoint_file import read_checkpoint
 
 FLIPS, CUTS = 300, 60
 

@@ -14,9 +14,9 @@ import torch
 from moments import Moment, watch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mlp_lightning import cli
+from mlp_lightning.cli import main as cli
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.newest import newest_checkpoint
+from mlp_lightning.training.runs.newest import newest_checkpoint
 
 CONFIG = "adam.yaml"
 EPOCHS, STEPS = 4, 40

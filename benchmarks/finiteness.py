@@ -17,11 +17,11 @@ from machine import machine
 from networks import NOTEBOOK, digits, hand_network
 
 from mlp_lightning.data import Batches
-from mlp_lightning.data.loader import Batch
+from mlp_lightning.data.batches import Batch
+from mlp_lightning.engines.finiteness import Finiteness, LetPass
+from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam
-from mlp_lightning.training.finiteness import Finiteness, LetPass
-from mlp_lightning.training.hand_step import HandStep
 
 # As relu.yaml trains, on 45 of each minibatch's 64 samples, and as adam.yaml does.
 CASES = {"SGD, relu.yaml": (SGD, 0.01, "sum", 45), "Adam, adam.yaml": (Adam, 0.001, "mean", 128)}

@@ -22,10 +22,10 @@ from results import Benchmark
 from timing import in_turn, ratio, spread
 from torch.nn import functional as F
 
-from mlp_lightning.data.loader import Batch
+from mlp_lightning.data.batches import Batch
+from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam
-from mlp_lightning.training.hand_step import HandStep
 
 WIDE = (784, 2500, 2000, 1500, 1000, 500, 10)
 LR, EPOCHS = 1e-3, 15

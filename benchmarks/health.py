@@ -15,13 +15,13 @@ import lightning.pytorch as pl
 import torch
 from machine import machine
 
-from mlp_lightning.cli import HEALTH_EVERY_N_RECORDS
-from mlp_lightning.commands.trainer import Trainer
+from mlp_lightning.cli.main import HEALTH_EVERY_N_RECORDS
 from mlp_lightning.data.module import DataModule
-from mlp_lightning.training.health import Health
+from mlp_lightning.training.callbacks.health import Health
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.quiet import quiet_lightning
-from mlp_lightning.training.run_logger import make_logger
+from mlp_lightning.training.process.quiet import quiet_lightning
+from mlp_lightning.training.runs.run_logger import make_logger
+from mlp_lightning.training.trainer import Trainer
 
 
 class Clock(pl.Callback):

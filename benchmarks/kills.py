@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from faulty_runs import CONFIG, EPOCHS, STEPS, Row, finish, outcome, printed_by, start
 from moments import Moment
 
-from mlp_lightning.training.newest import newest_checkpoint
+from mlp_lightning.training.runs.newest import newest_checkpoint
 
 KINDS = ("start", "step", "validation", "checkpoint", "finish")
 # Seconds at most from a moment to the kill; a checkpoint takes some 10 ms.

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from mlp_lightning import cli
+from mlp_lightning.cli import main as cli
 
 MIB = 2**20
 WARM_UP = 0.25

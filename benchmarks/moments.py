@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from mlp_lightning.training.checkpoint import AtomicCheckpointIO
+from mlp_lightning.training.callbacks.report import Report
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.report import Report
+from mlp_lightning.training.runs.checkpoint import AtomicCheckpointIO
 
 
 class Moment(NamedTuple):

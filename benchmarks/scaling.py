@@ -31,10 +31,10 @@ from steps import LR
 from timing import in_turn, ratio, spread
 
 from mlp_lightning.data import Batch
+from mlp_lightning.engines.shard import Shard
+from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import Adam
-from mlp_lightning.training.hand_step import HandStep
-from mlp_lightning.training.shard import Shard
 
 ALONE, FLAT, OVERLAPPED, SHARDED, SUM = "alone", "flat", "overlapped", "sharded", "all-reduce"
 PROCESSES = 2

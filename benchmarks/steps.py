@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mlp_lightning.data import Batch
+from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam
-from mlp_lightning.training.hand_step import HandStep
 
 # So small that a minibatch which comes again and again is not learnt by heart: gradients would sink into denormal
 # numbers, which the processor multiplies slowly.

@@ -21,10 +21,10 @@ from networks import NOTEBOOK, digits
 from results import Benchmark
 from timing import in_turn, ratio, spread
 
-from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.quiet import quiet_lightning
+from mlp_lightning.training.process.quiet import quiet_lightning
+from mlp_lightning.training.trainer import Trainer
 
 BUDGETS = 4
 

@@ -4,12 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlp_lightning.model import Model, load
-    from mlp_lightning.prediction import Prediction, predict
+    from mlp_lightning.predicting.model import Model, load
+    from mlp_lightning.predicting.prediction import Prediction, predict
 
 __all__ = ["Model", "Prediction", "load", "predict"]
 
-_MODULES = {"Model": "model", "load": "model", "Prediction": "prediction", "predict": "prediction"}
+_MODULES = {
+    "Model": "predicting.model",
+    "load": "predicting.model",
+    "Prediction": "predicting.prediction",
+    "predict": "predicting.prediction",
+}
 
 
 def __getattr__(name: str) -> Any:

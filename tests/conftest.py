@@ -16,13 +16,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import torch
 from jsonargparse._deprecated import JsonargparseDeprecationWarning
 
-from mlp_lightning import cli
+from mlp_lightning.cli import main as cli
 from mlp_lightning.data import Batches, Dataset, load_dataset
 from mlp_lightning.data import module as data_module
 from mlp_lightning.data.preprocessing import Preprocessing
+from mlp_lightning.engines.native.chain import has_chain
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
-from mlp_lightning.nn.native_chain import has_chain
 from mlp_lightning.optim import Adam
+
+pytest_plugins = ["fixtures.networks", "fixtures.trainings"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mlp_lightning.nn import ACTIVATIONS, INITIALIZERS, LOSSES
 from mlp_lightning.optim import OPTIMIZERS
-from mlp_lightning.training.recipe import (
+from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
     AVERAGING_OPTIONS,
     OPTIMIZER_OPTIONS,

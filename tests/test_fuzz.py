@@ -19,15 +19,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_lightning import seal
-from mlp_lightning.checkpoint_file import FORMAT_KEY, read_checkpoint
-from mlp_lightning.config_files import find_config
-from mlp_lightning.data import load_dataset, sources
-from mlp_lightning.data.own import load_own
-from mlp_lightning.data.pictures import read_picture
-from mlp_lightning.data.source_options import SourceOptions
-from mlp_lightning.data.tables import read_table
+from mlp_lightning.cli.config_files import find_config
+from mlp_lightning.data import load_dataset
+from mlp_lightning.data.images.pictures import read_picture
+from mlp_lightning.data.sources import torchvision_sets as sources
+from mlp_lightning.data.sources.options import SourceOptions
+from mlp_lightning.data.sources.own import load_own
+from mlp_lightning.data.tabular.tables import read_table
 from mlp_lightning.errors import UserError
+from mlp_lightning.files import seal
+from mlp_lightning.files.checkpoint_file import FORMAT_KEY, read_checkpoint
 
 LONGEST = 20  # seconds for one file of a few hundred bytes, on a machine that has other work
 RNG = np.random.default_rng(0)

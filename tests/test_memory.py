@@ -8,8 +8,9 @@ import numpy
 import pytest
 import torch
 
-from mlp_lightning import memory, start
-from mlp_lightning.cli import CLI
+from mlp_lightning import memory
+from mlp_lightning.cli import start
+from mlp_lightning.cli.main import CLI
 from mlp_lightning.memory import machine_memory, out_of_memory
 from mlp_lightning.training import memory_needed
 from mlp_lightning.training.memory_needed import Setting, parameter_bytes, row_bytes

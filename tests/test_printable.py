@@ -7,11 +7,11 @@ import unicodedata
 import pytest
 import torch
 
+from mlp_lightning.cli.start import fail
 from mlp_lightning.data.notes import note
 from mlp_lightning.printable import printable, printable_lines
-from mlp_lightning.start import fail
-from mlp_lightning.training.run_folder import tell
-from mlp_lightning.training.tables import data_table, format_table, imbalance, results_table
+from mlp_lightning.training.callbacks.tables import data_table, format_table, imbalance, results_table
+from mlp_lightning.training.runs.run_folder import tell
 
 EVIL = {
     "title": "\x1b]0;owned\x07",

@@ -11,7 +11,7 @@ from typing import Any
 
 from networks import Digits
 
-from mlp_lightning.cli import main
+from mlp_lightning.cli.main import main
 from peers.peer import AfterEpoch, Peer, Task, Unavailable
 
 # Their "Seed set to 0" would come between the rows of a table.

@@ -8,10 +8,10 @@ import yaml
 from lightning.pytorch.callbacks import TQDMProgressBar
 from networks import Digits
 
-from mlp_lightning.commands.trainer import Trainer
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.run_logger import make_logger
+from mlp_lightning.training.runs.run_logger import make_logger
+from mlp_lightning.training.trainer import Trainer
 from peers.epoch_clock import BARE, EpochClock
 from peers.peer import AfterEpoch, Peer, Task
 

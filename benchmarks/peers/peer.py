@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from networks import NOTEBOOK, TRAINING_IMAGES, Digits
 
-from mlp_lightning.training.recipe import SCHEDULE_OPTIONS, make_schedule
+from mlp_lightning.training.options import SCHEDULE_OPTIONS, make_schedule
 
 # Options of a config that a Task carries.
 SHARED = {

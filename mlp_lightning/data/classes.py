@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.cells import composed, number, place_of, text, texts
-from mlp_lightning.data.written import ways
+from mlp_lightning.data.tabular.cells import composed, number, place_of, text, texts
+from mlp_lightning.data.tabular.written import ways
 from mlp_lightning.errors import UserError
 
 MOST_NAMED = 10

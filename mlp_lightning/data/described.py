@@ -5,7 +5,7 @@ from typing import Any
 
 from mlp_lightning.data.preprocessing import Preprocessing, preprocessing_from
 from mlp_lightning.errors import UserError
-from mlp_lightning.typed import fits
+from mlp_lightning.files.typed import fits
 
 
 def described_preprocessing(values: Mapping[str, Any]) -> Preprocessing:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp_lightning.data.array_preprocessing import ArrayPreprocessing, ImagePreprocessing
-from mlp_lightning.data.cells import Place
-from mlp_lightning.data.columns import CategoricalColumn, Column, NumericColumn, column_from
-from mlp_lightning.data.frames import Columns
+from mlp_lightning.data.array.preprocessing import ArrayPreprocessing, ImagePreprocessing
+from mlp_lightning.data.tabular.cells import Place
+from mlp_lightning.data.tabular.columns import CategoricalColumn, Column, NumericColumn, column_from
+from mlp_lightning.data.tabular.frames import Columns
 from mlp_lightning.errors import UserError
 
 MOST_NAMED = 5

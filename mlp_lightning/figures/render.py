@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from mlp_lightning.atomic import written_beside
+from mlp_lightning.files.atomic import written_beside
 
 
 def to_rgb(figure: Figure, dpi: float = 100) -> NDArray[np.uint8]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.native import is_native
-from mlp_lightning.optim.native import adam_step
+from mlp_lightning.engines.native.adam import adam_step
+from mlp_lightning.engines.native.library import is_native
 from mlp_lightning.optim.ranges import require_betas, require_bool, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 

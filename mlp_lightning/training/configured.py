@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.classes import balanced_weights
+from mlp_lightning.engines.adversary import VirtualAdversary
+from mlp_lightning.engines.readings import Readings
+from mlp_lightning.engines.shard import Shard
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.norm import NormName
-from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
 from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation, Weights
 from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
-from mlp_lightning.training.readings import Readings
-from mlp_lightning.training.recipe import (
+from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
     AVERAGING_OPTIONS,
     OPTIMIZER_OPTIONS,
@@ -37,7 +38,6 @@ from mlp_lightning.training.recipe import (
     make_optimizer,
     make_schedule,
 )
-from mlp_lightning.training.shard import Shard
 
 ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
 InitName = Literal[

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
-from mlp_lightning.training.strategy import sum_over_ranks
+from mlp_lightning.training.distributed.strategy import sum_over_ranks
 
 
 class Weights(NamedTuple):

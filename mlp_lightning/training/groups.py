@@ -18,12 +18,12 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
-from mlp_lightning.data.loader import GATHERED_ROWS, Batch
-from mlp_lightning.training.health import Health
-from mlp_lightning.training.interruption import Interruption
+from mlp_lightning.data.batches import GATHERED_ROWS, Batch
+from mlp_lightning.training.callbacks.health import Health
+from mlp_lightning.training.callbacks.interruption import Interruption
+from mlp_lightning.training.callbacks.progress_bar import GroupProgressBar
 from mlp_lightning.training.listeners import STEP_HOOKS, differs, needs_every_step
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.progress_bar import GroupProgressBar
 
 # Long enough that Lightning's share is small, and short enough for progress bars and signals.
 SECONDS_PER_EXECUTION = 0.1

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mlp_lightning.checkpoint_file import read_checkpoint
 from mlp_lightning.errors import UserError
+from mlp_lightning.files.checkpoint_file import read_checkpoint
 from mlp_lightning.memory import out_of_memory
 from mlp_lightning.training.evaluation import Weights
 from mlp_lightning.training.module import MLPModule

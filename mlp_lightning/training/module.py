@@ -11,28 +11,28 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from mlp_lightning.checkpoint_file import read_checkpoint
+from mlp_lightning.data.batches import Batch, Batches
 from mlp_lightning.data.length import length_of
-from mlp_lightning.data.loader import Batch, Batches
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.engines.adversary import VirtualAdversary
+from mlp_lightning.engines.finiteness import LetPass, NotFinite
+from mlp_lightning.engines.hooks import GradientHooks
+from mlp_lightning.engines.native.engine import Evaluator
+from mlp_lightning.engines.native.loss import NativeCrossEntropy, in_place
+from mlp_lightning.engines.readings import Readings
+from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.torch.passes import FEW_ROWS, Workspace
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn.native_loss import NativeCrossEntropy, in_place
-from mlp_lightning.nn.virtual_adversarial import VirtualAdversary
-from mlp_lightning.nn.workspace import FEW_ROWS, Workspace
+from mlp_lightning.files.checkpoint_file import read_checkpoint
 from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite, means
+from mlp_lightning.training.distributed.strategy import gather_from_ranks, sum_over_ranks
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
-from mlp_lightning.training.finiteness import LetPass, NotFinite
-from mlp_lightning.training.gradient_hooks import GradientHooks
-from mlp_lightning.training.hand_step import HandStep
 from mlp_lightning.training.listeners import listens_to_gradients, unheard_hooks
-from mlp_lightning.training.native_steps import Evaluator
-from mlp_lightning.training.own_files import forget_paths
-from mlp_lightning.training.readings import Readings
-from mlp_lightning.training.return_point import check_state, newest_finite
-from mlp_lightning.training.strategy import gather_from_ranks, sum_over_ranks
+from mlp_lightning.training.runs.own_files import forget_paths
+from mlp_lightning.training.runs.return_point import check_state, newest_finite
 from mlp_lightning.training.take_up import check_content, check_training, check_weights
 from mlp_lightning.training.trained_options import check_trained
 

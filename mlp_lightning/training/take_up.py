@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from mlp_lightning.checkpoint_rules import checked
 from mlp_lightning.errors import UserError
-from mlp_lightning.rules import Wrong
+from mlp_lightning.files.checkpoint_rules import checked
+from mlp_lightning.files.rules import Wrong
 from mlp_lightning.training.configured import ConfiguredModule
-from mlp_lightning.training.recipe import make_optimizer
+from mlp_lightning.training.options import make_optimizer
 
 # Values in a checkpoint whose file is not known any more.
 MOST = 10**8

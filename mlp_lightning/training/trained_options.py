@@ -5,9 +5,9 @@ from typing import Any, get_type_hints
 
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.errors import UserError
-from mlp_lightning.rules import shown
+from mlp_lightning.files.rules import shown
+from mlp_lightning.files.typed import fits
 from mlp_lightning.training.configured import ConfiguredModule
-from mlp_lightning.typed import fits
 
 GROUPS = (("hyper_parameters", "model", ConfiguredModule), ("datamodule_hyper_parameters", "data", DataModule))
 

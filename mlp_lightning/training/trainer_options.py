@@ -10,7 +10,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.callback_options import as_list, check_callbacks
-from mlp_lightning.training.strategy import START_METHODS
+from mlp_lightning.training.distributed.strategy import START_METHODS
 
 NOT_ZERO = {
     "max_epochs": "trains nothing; the command test evaluates without training",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlp_lightning import start
+from mlp_lightning.cli import start
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mlp_lightning.commands import runs
+from mlp_lightning.commands.compare import runs
 
 LONG = "o" * 300
 

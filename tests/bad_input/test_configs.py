@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_lightning.commands import runs
+from mlp_lightning.commands.compare import runs
 
 
 def bomb(depth: int) -> str:

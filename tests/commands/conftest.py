@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mlp_lightning.data.preprocessing import ImagePreprocessing, Preprocessing
-from mlp_lightning.model import Model
 from mlp_lightning.nn import MLP
+from mlp_lightning.predicting.model import Model
 
 
 @pytest.fixture

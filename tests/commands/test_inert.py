@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from mlp_lightning.commands.inert import inert
-from mlp_lightning.commands.predict_results import Results
+from mlp_lightning.commands.predict.results import Results
 from mlp_lightning.data.preprocessing import ArrayPreprocessing
-from mlp_lightning.inputs.part import Part
-from mlp_lightning.model import load
 from mlp_lightning.nn import MLP
+from mlp_lightning.predicting.inputs.part import Part
+from mlp_lightning.predicting.model import load
 
 FORMULAS = [
     "=cmd|' /C calc'!A0",

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlp_lightning.data import sources
-from mlp_lightning.data.packaged import unpack_mnist
+from mlp_lightning.data.sources import torchvision_sets as sources
+from mlp_lightning.data.sources.packaged import unpack_mnist
 
 IDX_TYPES = {"uint8": (8, ">u1"), "int32": (12, ">i4")}
 

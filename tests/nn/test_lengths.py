@@ -6,9 +6,9 @@ from fractions import Fraction
 import pytest
 import torch
 
+from mlp_lightning.engines.adversary import _scale_rows_
 from mlp_lightning.nn.lengths import norm_and_scale
 from mlp_lightning.nn.norm import batch_norm_forward_, layer_norm_forward_
-from mlp_lightning.nn.virtual_adversarial import _scale_rows_
 from mlp_lightning.optim import Muon, clip_norm_, max_norm_
 
 # The dtype, and numbers whose squares overflow or vanish in it.

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlp_lightning.engines.torch.passes import Workspace
 from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn.training_pass import TrainingPass
-from mlp_lightning.nn.workspace import Workspace
 
 FEATURES, CLASSES = 3, 4
 NORMS = ("none", "batch", "layer")

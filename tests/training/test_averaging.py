@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.checkpoint import checkpoint_callbacks
+from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
 
 EMA = {"optimizer": "sgd", "lr": 0.1, "averaging": "ema", "ema_decay": 0.6}
 SWA = {"optimizer": "sgd", "lr": 0.1, "averaging": "swa", "swa_start": 0.5}

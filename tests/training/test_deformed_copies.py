@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error
 
-from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.images.deform_options import DeformOptions
 
 COPIES = 3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.images.deform_options import DeformOptions
 
 MODEL = {
     "optimizer": "adam",

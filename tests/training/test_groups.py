@@ -8,15 +8,15 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
-from mlp_lightning.commands.trainer import Trainer
-from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.checkpoint import checkpoint_callbacks
+from mlp_lightning.training.callbacks.health import Health
+from mlp_lightning.training.callbacks.histograms import Histograms
+from mlp_lightning.training.callbacks.progress_bar import GroupProgressBar
 from mlp_lightning.training.groups import wants_every_step
-from mlp_lightning.training.health import Health
-from mlp_lightning.training.histograms import Histograms
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.progress_bar import GroupProgressBar
+from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
+from mlp_lightning.training.trainer import Trainer
 
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
 DEFORMED = {"mixup": 0.4, "deform": DeformOptions(elastic=0.5, sigma=1.0, rotation=20, shift=0.5, noise=0.1, cutout=1)}

@@ -11,9 +11,10 @@ import torch
 import yaml
 from torch import nn
 
-from mlp_lightning import cli, load
-from mlp_lightning.checkpoint_file import find_checkpoint
-from mlp_lightning.training.pictures import Pictures
+from mlp_lightning import load
+from mlp_lightning.cli import main as cli
+from mlp_lightning.files.checkpoint_file import find_checkpoint
+from mlp_lightning.training.callbacks.pictures import Pictures
 
 # At this learning rate a later epoch is worse than the best.
 FIT = [

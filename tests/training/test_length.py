@@ -4,8 +4,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from mlp_lightning.data.deform_options import DeformOptions
-from mlp_lightning.training.recipe import make_averaging
+from mlp_lightning.data.images.deform_options import DeformOptions
+from mlp_lightning.training.options import make_averaging
 
 # Of 70 training samples 16 at a time, 5 minibatches make an epoch; per_batch, 6 of 90.
 CASES = {

@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from torch.optim import optimizer as torch_optimizer
 
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.training.callbacks.progress_bar import GroupProgressBar
 from mlp_lightning.training.groups import wants_every_step
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.progress_bar import GroupProgressBar
-from mlp_lightning.training.quiet import quiet_lightning
+from mlp_lightning.training.process.quiet import quiet_lightning
 
 CALLBACK_HOOKS = (
     "on_train_batch_start",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.nn import LOSSES
 
 CLASSES = 4

@@ -10,18 +10,18 @@ import yaml
 from torch.nn import functional as F
 
 from mlp_lightning.data.module import DatasetName
-from mlp_lightning.data.own import OWN
-from mlp_lightning.data.sources import CIFAR, SOURCES
+from mlp_lightning.data.sources.own import OWN
+from mlp_lightning.data.sources.torchvision_sets import CIFAR, SOURCES
+from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.activations import ACTIVATIONS
 from mlp_lightning.nn.initializers import INITIALIZERS
 from mlp_lightning.nn.losses import LOSSES
 from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.training import configured
-from mlp_lightning.training.checkpoint import checkpoint_callbacks
-from mlp_lightning.training.finiteness import NotFinite
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.recipe import SCHEDULES, OptimizerName, ScheduleName
+from mlp_lightning.training.options import SCHEDULES, OptimizerName, ScheduleName
+from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
 
 DOUBLE = {"precision": "64-true"}
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}

@@ -4,10 +4,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mlp_lightning.checkpoint_file import read_checkpoint
-from mlp_lightning.data.deform_options import DeformOptions
+from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.checkpoint import checkpoint_callbacks
+from mlp_lightning.files.checkpoint_file import read_checkpoint
+from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
 
 PER_BATCH = {"validation": "per_batch", "shuffle": False}
 DEFORMED = {"mixup": 0.4, "deform": DeformOptions(elastic=0.5, sigma=1.0, rotation=20, shift=0.5, noise=0.1, cutout=1)}

@@ -23,7 +23,8 @@ from timing import in_turn, ratio, spread
 from torch.nn import functional as F
 
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.choice import choose
+from mlp_lightning.engines.recipe import StepRecipe
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam
 
@@ -43,17 +44,13 @@ def minibatches(count: int, batch_size: int, device: str) -> list[Batch]:
 def hand_steps(sizes: Sequence[int], rule: str, dtype: torch.dtype | None, batches: list[Batch]) -> Callable[[], None]:
     network = hand_network(sizes).to(batches[0].x.device)
     make_rule = SGD if rule == "sgd" else Adam
-    step = HandStep(
-        network, SoftmaxCrossEntropy("sum"), make_rule([network.flat], LR), reduction="mean", dtype_of_products=dtype
-    )
+    rule_of_network = make_rule([network.flat], LR)
+    recipe = StepRecipe(network=network, loss=SoftmaxCrossEntropy("sum"), rule=rule_of_network, products=dtype)
+    step = choose(recipe).engine
 
     def group() -> None:
         with torch.inference_mode():
-            made = (
-                sum(several.n_steps for several in step.make_many(batches, [LR] * len(batches), 0))
-                if step.makes_many
-                else 0
-            )
+            made = sum(several.n_steps for several in step.steps(batches, [LR] * len(batches), 0))
             for batch in batches[made:]:
                 step(batch, LR, keep_gradient=False)
             step.finiteness.look(len(batches), LR)

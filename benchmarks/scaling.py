@@ -31,8 +31,9 @@ from steps import LR
 from timing import in_turn, ratio, spread
 
 from mlp_lightning.data import Batch
+from mlp_lightning.engines.choice import choose
+from mlp_lightning.engines.recipe import StepRecipe, Workers
 from mlp_lightning.engines.shard import Shard
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import Adam
 
@@ -83,7 +84,8 @@ def make_step(sizes: Sequence[int], samples: int, mode: str) -> Callable[[], Non
         shard.cut_(rule)
     n = 1 if mode == ALONE else PROCESSES
     loss = SoftmaxCrossEntropy("sum")
-    step = HandStep(network, loss, rule, reduction="mean", world_size=n, shard=shard, overlap=mode == OVERLAPPED)
+    workers = Workers(size=n, shard=shard, overlap=mode == OVERLAPPED)
+    step = choose(StepRecipe(network=network, loss=loss, rule=rule, workers=workers)).engine
     x, y = torch.rand(samples, sizes[0]), torch.randint(0, sizes[-1], (samples,))
     batch = Batch(x, y, x[:0], y[:0], samples * n)
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mlp_lightning.data import Batch
-from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.choice import choose
+from mlp_lightning.engines.recipe import StepRecipe
 from mlp_lightning.nn import SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam
 
@@ -85,19 +86,20 @@ def fast(sizes: Sequence[int], make_optimizer: MakeOptimizer, dtype: torch.dtype
     """The derived gradients as ``fit`` runs them: in memory that is kept, plain SGD within the products."""
     network = hand_network(sizes)
     optimizer = make_optimizer([network.flat])
-    hand_step = HandStep(network, SoftmaxCrossEntropy("sum"), optimizer, reduction="mean", dtype_of_products=dtype)
+    recipe = StepRecipe(network=network, loss=SoftmaxCrossEntropy("sum"), rule=optimizer, products=dtype)
+    engine = choose(recipe).engine
 
     def step(x: Tensor, y: Tensor) -> None:
         with torch.inference_mode():
-            hand_step(Batch(x, y, x, y, len(x)), LR, keep_gradient=False)
+            engine(Batch(x, y, x, y, len(x)), LR, keep_gradient=False)
 
-    def run(x: Tensor, y: Tensor, n: int) -> None:
+    def several(x: Tensor, y: Tensor, n: int) -> None:
         with torch.inference_mode():
-            made = len(list(hand_step.make_many([Batch(x, y, x, y, len(x))] * n, [LR] * n, 0)))
-        for _ in range(n - made):
+            run = len(list(engine.steps([Batch(x, y, x, y, len(x))] * n, [LR] * n, 0)))
+        for _ in range(n - run):
             step(x, y)
 
-    return Contender(step, network, optimizer, run if hand_step.makes_many else None)
+    return Contender(step, network, optimizer, several if engine.one_by_one is None else None)
 
 
 def without_zeros(contender: Contender) -> Contender:

@@ -34,7 +34,7 @@ from mlp_lightning.training.callback_options import as_list
 from mlp_lightning.training.callbacks.early_stopping import Patience
 from mlp_lightning.training.callbacks.health import Health
 from mlp_lightning.training.callbacks.histograms import Histograms
-from mlp_lightning.training.callbacks.interruption import Interruption, Stopped, stopping_signals
+from mlp_lightning.training.callbacks.interruption import Interruption, Stopped, stopping_signals, with_checkpoint
 from mlp_lightning.training.callbacks.pictures import Pictures
 from mlp_lightning.training.callbacks.progress_bar import GroupProgressBar
 from mlp_lightning.training.callbacks.report import Report
@@ -450,7 +450,10 @@ def main(args: list[str] | None = None) -> None:
         # All processes of a run find it; the first one tells, and is not to be ended by the status of another.
         if not is_first():
             sys.exit(0)
-        fail(error.message(arguments))
+        if error.checkpoint is None:
+            fail(str(error))
+        command = with_checkpoint(arguments, error.checkpoint)
+        fail(f"{error.cause}; to return to the last good checkpoint: {command}")
     except UserError as error:
         fail(str(error))
     except MisconfigurationException as error:

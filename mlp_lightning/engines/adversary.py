@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.passes import LayerDelta, Passes
+from mlp_lightning.engines.torch.passes import TorchPasses
 from mlp_lightning.nn.dropout import dropout_backward
 from mlp_lightning.nn.lengths import norm_and_scale
 from mlp_lightning.nn.linear import linear_backward_input
@@ -93,7 +94,8 @@ class VirtualAdversary:
         self.eps = eps
         self.xi = xi if xi is not None else DEFAULT_XI[dtype if dtype is not None else network.flat.dtype]
         self.iterations = iterations
-        self.workspace = Workspace(network, dtype)
+        # An engine puts its own in their place.
+        self.passes: Passes = TorchPasses(network, dtype)
         self._memory: dict[str, Tensor] = {}
 
     def forward(self, x: Tensor, logits: Tensor, d: Tensor, training: TrainingPass | None = None) -> Tensor:
@@ -103,53 +105,51 @@ class VirtualAdversary:
             x: the minibatch ``(B, D)``.
             logits: the network's for x, ``(B, K)``.
             d: where the power iteration begins, ``(B, D)``, of any length but 0; it may be overwritten.
-            training: that of the pass that gave the logits, as ``Workspace.forward`` takes it.
+            training: that of the pass that gave the logits, as ``Passes.forward`` takes it.
         """
         self._log_p = log_probabilities(logits)
         self.r = self._perturbation(x, d, training)
         self.x_r = torch.add(x, self.r, out=self._kept("x + r", x.shape, x.dtype))
-        self._log_q = log_probabilities(self.workspace.forward(self.x_r, training))
+        self._log_q = log_probabilities(self.passes.forward(self.x_r, training))
         self.divergence = kl_forward(self._log_p, self._log_q)
         return self.divergence
 
     def _perturbation(self, x: Tensor, d: Tensor, training: TrainingPass | None) -> Tensor:
         """r ``(B, D)``, by power iteration from d."""
-        workspace = self.workspace
+        passes = self.passes
         input_mask = training.masks[0] if training is not None and training.masks else None
         d = d.to(torch.promote_types(d.dtype, x.dtype))
         for _ in range(self.iterations):
             x_d = torch.add(x, _scale_rows_(d, self.xi), out=self._kept("x + r", x.shape, x.dtype))
-            dlogits = kl_backward(self._log_p, log_probabilities(workspace.forward(x_d, training)))
-            if workspace.network.norm == "batch":
+            dlogits = kl_backward(self._log_p, log_probabilities(passes.forward(x_d, training)))
+            if passes.network.norm == "batch":
                 # One factor for all: a row's gradient has shares of the others'.
                 dlogits /= self.xi
             else:
                 dlogits /= dlogits.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(dlogits.dtype).tiny)
-            *_, (_, dz, _) = workspace.backward(dlogits)
-            weight = workspace.layers[0].weight
+            *_, (_, dz, _) = passes.backward(dlogits)
+            weight = passes.layers[0].weight
             dx = linear_backward_input(dz, weight, self._kept("dx", x.shape, weight.dtype))
             d.copy_(dropout_backward(dx, input_mask))
         return _scale_rows_(d, self.eps)
 
-    def backward(
-        self, workspace: Workspace, dlogits: Tensor, scale: float | Tensor = 1.0
-    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def backward(self, passes: Passes, dlogits: Tensor, scale: float | Tensor = 1.0) -> Iterator[LayerDelta]:
         """Join the backward pass at x + r to that at x, layer by layer: (k, dZ_k ``(2B, H)``, A_{k−1} ``(2B, D)``).
 
         dW = dZᵀ A and db = Σ dZ of the joined rows are the gradients of both terms together, so whoever takes what
-        ``Workspace.backward`` hands out takes this. The gradients of the norms are added to those at x.
+        ``Passes.backward`` hands out takes this. The gradients of the norms are added to those at x.
 
         Args:
-            workspace: that of the pass at x.
+            passes: those of the pass at x.
             dlogits: dLoss/dlogits ``(B, K)`` there.
             scale: what the loss multiplies λ Σ KL by: 1/B for a mean.
         """
-        moved = self.workspace.backward(kl_backward(self._log_p, self._log_q).mul_(self.weight * scale))
-        for (k, dz, a), (_, dz_r, a_r) in zip(workspace.backward(dlogits), moved, strict=True):
-            if k in workspace.norm_gradients:
-                for total, share in zip(workspace.norm_gradients[k], self.workspace.norm_gradients[k], strict=True):
+        moved = self.passes.backward(kl_backward(self._log_p, self._log_q).mul_(self.weight * scale))
+        for (k, dz, a), (_, dz_r, a_r) in zip(passes.backward(dlogits), moved, strict=True):
+            if k in passes.norm_gradients:
+                for total, share in zip(passes.norm_gradients[k], self.passes.norm_gradients[k], strict=True):
                     total += share
-            yield k, self._joined(f"dZ {k}", dz, dz_r), self._joined(f"A {k}", a, a_r)
+            yield LayerDelta(k, self._joined(f"dZ {k}", dz, dz_r), self._joined(f"A {k}", a, a_r))
 
     def _joined(self, name: str, one: Tensor, other: Tensor) -> Tensor:
         both = self._kept(name, (len(one) + len(other), one.shape[1]), one.dtype)
@@ -164,7 +164,7 @@ class VirtualAdversary:
         if memory is None or len(memory) < rows:
             # Outside of inference mode, whose tensors could not be written in training.
             with torch.inference_mode(False):
-                memory = torch.empty(rows, width, dtype=dtype, device=self.workspace.network.flat.device)
+                memory = torch.empty(rows, width, dtype=dtype, device=self.passes.network.flat.device)
             self._memory[name] = memory
         return memory[:rows]
 

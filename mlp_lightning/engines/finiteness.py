@@ -1,9 +1,8 @@
 """Steps that are not finite: found on the device, and either the end of the training or left out of it."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -11,13 +10,12 @@ from torch import Tensor
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.origin import Origin, origin_in_gradient, origin_in_step, origin_in_weights, origin_unknown
+from mlp_lightning.engines.passes import Passes
+from mlp_lightning.engines.ranks import gather_from_ranks
 from mlp_lightning.engines.readings import Readings
 from mlp_lightning.engines.shard import Shard
-from mlp_lightning.engines.torch.passes import Workspace
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.training_pass import TrainingPass
-from mlp_lightning.training.callbacks.interruption import with_checkpoint
-from mlp_lightning.training.distributed.strategy import gather_from_ranks
 
 # Steps whose numbers may wait on a device before they are read whatever happens.
 ROOM = 1000
@@ -36,13 +34,12 @@ class NotFinite(UserError):
 
     def __str__(self) -> str:
         where = "there is none yet" if self.checkpoint is None else f"{self.checkpoint}"
-        return f"{self.args[0]}; checkpoint to return to: {where}"
+        return f"{self.cause}; checkpoint to return to: {where}"
 
-    def message(self, arguments: Sequence[str]) -> str:
-        """One line, with the command of these arguments that returns to the checkpoint."""
-        if self.checkpoint is None:
-            return str(self)
-        return f"{self.args[0]}; to return to the last good checkpoint: {with_checkpoint(arguments, self.checkpoint)}"
+    @property
+    def cause(self) -> str:
+        """Step, place and likely cause."""
+        return str(self.args[0])
 
 
 class Finiteness:
@@ -64,8 +61,8 @@ class Finiteness:
     loss times 0, which is 0 or NaN. So does a step that may be skipped, whose scaler looks at the gradient alone.
 
     Args:
-        workspace: of the steps, and of the network.
-        skips: whether a step that is not finite is left out; else it raises NotFinite.
+        passes: of the steps, and of the network.
+        nonfinite: as a recipe's: such a step raises NotFinite, is skipped, or nobody looks.
         world_size: number of processes that share each minibatch.
         accumulates: whether several minibatches make a step, whose gradient then tells of each of their losses.
         scaled: whether the gradient was scaled, and its overflow is to be expected: then only the loss is looked at.
@@ -75,22 +72,23 @@ class Finiteness:
 
     def __init__(
         self,
-        workspace: Workspace,
+        passes: Passes,
         *,
-        skips: bool = False,
+        nonfinite: Literal["stop", "skip", "ignore"] = "stop",
         world_size: int = 1,
         accumulates: bool = False,
         scaled: bool = False,
         shard: Shard | None = None,
         readings: Readings | None = None,
     ) -> None:
-        self.workspace = workspace
-        self.network = workspace.network
-        self.skips = skips
+        self.passes = passes
+        self.network = passes.network
+        self.skips = nonfinite == "skip"
+        self._ignores = nonfinite == "ignore"
         self.scaled = scaled
         self.world_size = world_size
         self.shard = shard
-        self._marks = world_size > 1 or skips or accumulates
+        self._marks = not self._ignores and (world_size > 1 or self.skips or accumulates)
         self.skipped = False
         device = self.network.flat.device
         self.readings = Readings(waits=device.type != "cpu") if readings is None else readings
@@ -107,19 +105,21 @@ class Finiteness:
 
     def begin(self, step: int) -> None:
         """Look at the weights before the first step, ``step``; later looks tell since when they are bad."""
-        if not math.isfinite(float(self.network.flat.detach().sum())):
+        if not self._ignores and not math.isfinite(float(self.network.flat.detach().sum())):
             self._raise_if(step, origin_in_weights(self.network, None))
         self._seen_finite = step
 
     def check_loss(self, step: int, loss_sum: float | Tensor, batch: Batch, training: TrainingPass, lr: float) -> None:
         """Before the backward pass, for a rule that changes the weights within it."""
-        if not self.waits and not math.isfinite(float(loss_sum)):
-            self._raise_if(step, origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr)))
+        if not (self.waits or self._ignores or math.isfinite(float(loss_sum))):
+            self._raise_if(step, origin_in_step(self.passes, batch, training, loss_sum, _before(step, lr)))
 
     def check_update(
         self, step: int, loss_sum: float | Tensor, lr: float, biases: float | Tensor | None = None
     ) -> None:
         """After such a rule: its sums of deltas are in the biases, whose sum is given where it is known."""
+        if self._ignores:
+            return
         if biases is None:
             biases = self._biases(self.network.flat.detach()).sum()
         total = biases + loss_sum
@@ -164,14 +164,16 @@ class Finiteness:
             lr: for the message.
             biases: the sum over the gradients of the biases, of this minibatch and process, where it is known.
         """
-        total = self._total(loss_sum, gradient, biases)
         self.skipped = False
+        if self._ignores:
+            return True
+        total = self._total(loss_sum, gradient, biases)
         if self.skips:
             self.skipped = not (math.isfinite(float(total)) or self._is_finite(gradient))
         elif self.waits:
             self.note(step, torch.as_tensor(total).view(1), lr)
         elif not math.isfinite(float(total)):
-            origin = origin_in_step(self.workspace, batch, training, loss_sum, _before(step, lr))
+            origin = origin_in_step(self.passes, batch, training, loss_sum, _before(step, lr))
             if origin is None and not self.scaled:
                 origin = origin_in_gradient(self.network, self._own(self.network.flat_grad), _before(step, lr))
             self._raise_if(step, origin)
@@ -185,6 +187,8 @@ class Finiteness:
             totals: ``(n,)``, n ≤ ROOM, one for each.
             lr: for the message.
         """
+        if self._ignores:
+            return
         n = len(totals)
         if len(self._steps) + n > ROOM:
             self.look(step, lr)
@@ -200,6 +204,8 @@ class Finiteness:
 
     def ask(self, steps: int, lr: float) -> None:
         """Do the same once ``readings`` are read."""
+        if self._ignores:
+            return
         noted, self._steps = self._steps, []
         flat = self.network.flat.detach()
 
@@ -253,32 +259,6 @@ class Finiteness:
         if found:
             first = min(found)
             raise NotFinite(f"step {step + 1} is not finite: {first.what}; likely cause: {first.cause}")
-
-
-class LetPass(Finiteness):
-    """Looks at nothing: for those who compare steps, and are to see what becomes of one that is not finite."""
-
-    def begin(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def check_loss(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def check_update(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def allows(self, *_: Any, **__: Any) -> bool:
-        """Everything."""
-        return True
-
-    def note(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def look(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
-
-    def ask(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
 
 
 def _before(step: int, lr: float) -> float | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.passes import Passes
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.training_pass import TrainingPass
 
@@ -25,29 +25,29 @@ class Origin(NamedTuple):
 
 
 def origin_in_step(
-    workspace: Workspace, batch: Batch, training: TrainingPass, loss_sum: float | Tensor, lr: float | None
+    passes: Passes, batch: Batch, training: TrainingPass, loss_sum: float | Tensor, lr: float | None
 ) -> Origin | None:
     """Look at the input, layer by layer at weights and outputs, and at the loss.
 
     Args:
-        workspace: which makes the forward pass once more, with the weights from before the step.
+        passes: which make the forward pass once more, with the weights from before the step.
         batch: what the step trains on.
         training: the masks of its dropout.
         loss_sum: the loss.
         lr: η of the steps before; None at the first one.
     """
     # On every process, whatever it finds: batch norm waits for all of them.
-    logits = workspace.forward(batch.x, training)
+    logits = passes.forward(batch.x, training)
     wrong = ~batch.x.isfinite()
     if bool(wrong.any()):
         row, column = (int(k) for k in wrong.nonzero()[0])
         place = f"sample {batch.first + row} of the minibatch, column {column}"
         return Origin((0, 0), f"the input has {float(batch.x[row, column])} in {place}", "a fault in the data")
-    for k, output in enumerate([*workspace.activations, logits]):
-        if not _weights_are_finite(workspace.network, k):
+    for k, output in enumerate([*passes.activations, logits]):
+        if not _weights_are_finite(passes.network, k):
             return Origin((1, k), f"the weights of layer {k} were not finite before it", _too_large(lr))
         if not _is_finite(output):
-            return Origin((1, k), f"the output of layer {k} overflows", _too_large(lr, workspace.dtype))
+            return Origin((1, k), f"the output of layer {k} overflows", _too_large(lr, passes.dtype))
     return None if math.isfinite(float(loss_sum)) else Origin((2, 0), f"the loss is {float(loss_sum)}", _too_large(lr))
 
 

@@ -8,13 +8,20 @@ scale enters the gradient here and nowhere else in the package.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
 Cache = tuple[Tensor, Tensor, float | Tensor]
+
+
+class FusedLoss(NamedTuple):
+    """A loss as a kernel computes it within the step."""
+
+    kind: Literal["cross_entropy"]
+    label_smoothing: float
 
 
 class SoftmaxCrossEntropy:
@@ -47,6 +54,11 @@ class SoftmaxCrossEntropy:
         self.reduction = reduction
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+
+    @property
+    def fused(self) -> "FusedLoss | None":
+        """What a kernel that computes the loss with the step needs to know; None with class weights."""
+        return FusedLoss("cross_entropy", self.label_smoothing) if self.class_weights is None else None
 
     def normalizer(self, logits: Tensor, targets: Tensor) -> float | Tensor:
         """What the mean divides by: Σ_i w_{y_i}."""
@@ -134,6 +146,11 @@ class MeanSquaredError:
     def __init__(self, reduction: Reduction = "mean") -> None:
         _check_reduction(reduction)
         self.reduction = reduction
+
+    @property
+    def fused(self) -> FusedLoss | None:
+        """None: no kernel computes it with the step."""
+        return None
 
     def normalizer(self, logits: Tensor, targets: Tensor) -> float:
         """What the mean divides by: B·K."""

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from mlp_lightning.optim.fused_form import FusedForm
 from mlp_lightning.optim.moments import AdaptiveMoments
 
 
@@ -36,6 +37,40 @@ class _AdamOptions(AdaptiveMoments):
             "weight_numel": weight_numel,
         }
         super().__init__(params, defaults)
+
+    def fused(self) -> FusedForm | None:
+        """The step in one pass; None with AMSGrad, which keeps a third moment, and for a decay in the gradient."""
+        (group,) = self.param_groups
+        return None if group["amsgrad"] or not self._decays_apart(group) else _Moments(self)
+
+    def _decays_apart(self, group: Mapping[str, Any]) -> bool:
+        """Whether the weight decay, if there is one, leaves the gradient as it is."""
+        return not group["weight_decay"]
+
+
+class _Moments(FusedForm):
+    kind = "adam"
+
+    def __init__(self, rule: _AdamOptions) -> None:
+        super().__init__(rule)
+        self.rule: _AdamOptions = rule
+
+    def moments(self) -> list[Tensor]:
+        m, v, _ = self.rule.moments(self.parameter)
+        return [m, v]
+
+    def coefficients(self, lr: float, ahead: int = 0) -> tuple[float, ...]:
+        group = self.group
+        group["lr"] = lr
+        *_, t = self.rule.moments(self.parameter)
+        rate, eps = self.rule.rate_and_eps(t + ahead + 1, group)
+        beta = 1 - lr * group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        return rate, beta, beta if group["decay_biases"] else 1.0, 1 - beta1, beta2, 1 - beta2, eps
+
+    def count(self, steps: int) -> None:
+        self.rule.moments(self.parameter)
+        self.rule.state[self.parameter]["step"] += steps
 
 
 class Adam(_AdamOptions):
@@ -123,3 +158,6 @@ class AdamW(_AdamOptions):
         """One step on one tensor, in place."""
         self.shrink(parameter, group)
         self.adam_step(parameter, grad, state, group)
+
+    def _decays_apart(self, group: Mapping[str, Any]) -> bool:
+        return True

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlp_lightning.engines.native.adam import adam_step
-from mlp_lightning.engines.native.library import is_native
 from mlp_lightning.optim.ranges import require_betas, require_bool, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 
@@ -68,11 +66,9 @@ class AdaptiveMoments(UpdateRule):
         amsgrad = group.get("amsgrad", False)
         m = zero_at_first(state, "first_moment", parameter)
         v = zero_at_first(state, "second_moment", parameter)
-        if not amsgrad and is_native(parameter, grad, m, v):
-            one_pass = adam_step()
-            if one_pass is not None:
-                one_pass(parameter, grad, m, v, beta1, beta2, rate, grad_rate, eps)
-                return
+        one_pass = None if amsgrad else self.one_pass
+        if one_pass is not None and one_pass(parameter, grad, m, v, beta1, beta2, rate, grad_rate, eps):
+            return
         m.lerp_(grad, 1 - beta1)
         v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         if amsgrad:

@@ -62,7 +62,6 @@ class Muon(AdaptiveMoments):
         ValueError: an argument outside its range, more than one tensor, or one that does not hold the matrices.
     """
 
-    dtype_of_products: torch.dtype | None = None
     state_names = ("step", "momentum_buffer", "first_moment", "second_moment")
 
     def __init__(

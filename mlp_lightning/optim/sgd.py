@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from mlp_lightning.optim.fused_form import FusedForm
 from mlp_lightning.optim.ranges import require_bool, require_decay_rate, require_nonnegative
 from mlp_lightning.optim.update_rule import UpdateRule, check_decay, zero_at_first
 
@@ -85,21 +86,28 @@ class SGD(UpdateRule):
         if buffer is not None:
             parameter.add_(buffer, alpha=-lr * momentum)
 
+    def fused(self) -> FusedForm | None:
+        """The step in one pass; None with momentum and decay, where the decay goes through the buffer."""
+        (group,) = self.param_groups
+        if not group["momentum"]:
+            return _Plain(self)
+        return None if group["weight_decay"] else _Momentum(self)
+
     @staticmethod
     def within_product(group: Mapping[str, Any]) -> tuple[float, float, float]:
-        """One step, without momentum, on a linear layer whose gradient is never formed, as three numbers.
+        """One step, without momentum, on a linear layer whose gradient is never formed, as coefficients.
 
-        W ← keep · W + share · dW and b ← keep_bias · b + share · db, with dW = dZᵀ X, are one step with share = −η and
-        keep = 1 − ηλ. ``Workspace.add_gradient`` makes it within the product.
+        W ← beta W + alpha dW and b ← bias_beta b + alpha db, with dW = dZᵀ X, are one step with alpha = −η and
+        beta = 1 − ηλ: an engine adds the gradient to the weights inside the product that computes it.
 
         Args:
             group: the options; momentum must be 0.
 
         Returns:
-            share, keep and keep_bias.
+            alpha, beta and bias_beta.
         """
-        keep = 1 - group["lr"] * group["weight_decay"]
-        return -group["lr"], keep, keep if group["decay_biases"] else 1.0
+        beta = 1 - group["lr"] * group["weight_decay"]
+        return -group["lr"], beta, beta if group["decay_biases"] else 1.0
 
     def _accumulate(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
         """b after this step's gradient has entered it."""
@@ -113,3 +121,37 @@ class SGD(UpdateRule):
         if group["weight_decay"]:
             self.decaying(buffer, group).add_(self.decaying(parameter, group), alpha=share * group["weight_decay"])
         return buffer
+
+
+class _Plain(FusedForm):
+    kind = "sgd"
+
+    def __init__(self, rule: SGD) -> None:
+        super().__init__(rule)
+        self._within_product = rule.within_product
+
+    def coefficients(self, lr: float, ahead: int = 0) -> tuple[float, ...]:
+        self.group["lr"] = lr
+        return self._within_product(self.group)
+
+
+class _Momentum(FusedForm):
+    kind = "momentum"
+    _is_first = False
+
+    def moments(self) -> list[Tensor]:
+        state = self.rule.state[self.parameter]
+        self._is_first = self._is_first or "momentum_buffer" not in state
+        return [zero_at_first(state, "momentum_buffer", self.parameter)]
+
+    def coefficients(self, lr: float, ahead: int = 0) -> tuple[float, ...]:
+        self.moments()
+        self.group["lr"] = lr
+        momentum = self.group["momentum"]
+        # The buffer begins as the gradient itself, undamped.
+        buffer = (0.0, 1.0) if self._is_first and not ahead else (momentum, 1 - self.group["dampening"])
+        alpha, alpha_of_buffer = (-lr, -lr * momentum) if self.group["nesterov"] else (0.0, -lr)
+        return (alpha, 1.0, 1.0, *buffer, alpha_of_buffer)
+
+    def count(self, steps: int) -> None:
+        self._is_first = self._is_first and not steps

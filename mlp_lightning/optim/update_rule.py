@@ -8,6 +8,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from mlp_lightning.optim.fused_form import FusedForm, OnePass
 from mlp_lightning.optim.ranges import require_bool, require_int, require_nonnegative
 from mlp_lightning.optim.torch_names import (
     CHANGING,
@@ -32,6 +33,14 @@ class UpdateRule(torch.optim.Optimizer):
 
     # What the rule may keep for each tensor.
     state_names: tuple[str, ...]
+    # Adam's formula as one call, which an engine may set; rules that know it take it in place of torch's operations.
+    one_pass: OnePass | None = None
+    # Of matrix products within the rule, which an engine sets in mixed precision; None for the parameter's.
+    dtype_of_products: torch.dtype | None = None
+
+    def fused(self) -> FusedForm | None:
+        """The step as a kernel can make it in one pass; None where there is no such form of these options."""
+        return None
 
     @staticmethod
     @abstractmethod

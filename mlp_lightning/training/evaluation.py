@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mlp_lightning.engines.ranks import sum_over_ranks
 from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
-from mlp_lightning.training.distributed.strategy import sum_over_ranks
 
 
 class Weights(NamedTuple):

@@ -15,22 +15,23 @@ from mlp_lightning.data.batches import Batch, Batches
 from mlp_lightning.data.length import length_of
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.engines.adversary import VirtualAdversary
-from mlp_lightning.engines.finiteness import LetPass, NotFinite
-from mlp_lightning.engines.hooks import GradientHooks
-from mlp_lightning.engines.native.engine import Evaluator
-from mlp_lightning.engines.native.loss import NativeCrossEntropy, in_place
+from mlp_lightning.engines.choice import AUTO, Chosen, choose
+from mlp_lightning.engines.engine import Engine
+from mlp_lightning.engines.finiteness import NotFinite
+from mlp_lightning.engines.passes import FEW_ROWS, Passes
+from mlp_lightning.engines.ranks import gather_from_ranks, sum_over_ranks
 from mlp_lightning.engines.readings import Readings
-from mlp_lightning.engines.step import HandStep
-from mlp_lightning.engines.torch.passes import FEW_ROWS, Workspace
+from mlp_lightning.engines.recipe import StepRecipe, Workers
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.checkpoint_file import read_checkpoint
 from mlp_lightning.optim import UpdateRule
 from mlp_lightning.optim.averaging import average_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite, means
-from mlp_lightning.training.distributed.strategy import gather_from_ranks, sum_over_ranks
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
+from mlp_lightning.training.gradient_hooks import GradientHooks
 from mlp_lightning.training.listeners import listens_to_gradients, unheard_hooks
+from mlp_lightning.training.options import make_constraints, make_transforms
 from mlp_lightning.training.runs.own_files import forget_paths
 from mlp_lightning.training.runs.return_point import check_state, newest_finite
 from mlp_lightning.training.take_up import check_content, check_training, check_weights
@@ -40,12 +41,13 @@ from mlp_lightning.training.trained_options import check_trained
 PRODUCTS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 # What belongs to one fit: memory of C functions and closures, which cannot be copied; the next fit makes its own.
-OF_ONE_FIT = ("_hand_step", "_within_step", "_loss_within_step", "_schedule", "_averaging")
+OF_ONE_FIT = ("chosen", "_evaluator", "_schedule", "_averaging")
 
 
 class MLPModule(ConfiguredModule):
     """Trains, validates and tests what ConfiguredModule makes; its options are explained there."""
 
+    chosen: Chosen
     _lets_steps_pass = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,6 +66,17 @@ class MLPModule(ConfiguredModule):
         """Logits ``(B, K)`` of inputs ``(B, D)``."""
         return self.evaluated_network(x)[0]
 
+    def on_fit_start(self) -> None:
+        """Forget the engine of an earlier fit."""
+        self.__dict__.pop("chosen", None)
+
+    def choose_engine(self) -> Chosen:
+        """Make the engine of this fit, once; raises UserError if the one that was asked for refuses."""
+        if "chosen" not in self.__dict__:
+            self.readings = Readings(waits=self.device.type != "cpu")
+            self.chosen = choose(self.make_recipe(self._optimizer()), getattr(self.trainer, "engine", AUTO))
+        return self.chosen
+
     def on_train_start(self) -> None:
         """Fix the schedule, now that the length of the training is known, and make the memory of the steps."""
         trainer = self.trainer
@@ -73,41 +86,48 @@ class MLPModule(ConfiguredModule):
         # A resumed optimizer brings the checkpoint's settings: those given now count.
         optimizer = self._optimizer()
         optimizer.param_groups[0].update(self.configure_optimizers().defaults)
-        self.readings = Readings(waits=self.device.type != "cpu")
-        self._hand_step = HandStep(
-            self.network,
-            self.loss,
-            optimizer,
-            reduction=self.hparams["reduction"],
-            clip_norm=self.hparams["clip_norm"],
-            clip_value=self.hparams["clip_value"],
-            l1=self.hparams["l1"],
-            max_norm=self.hparams["max_norm"],
-            world_size=trainer.world_size,
-            dtype_of_products=PRODUCTS.get(trainer.precision),
+        self.choose_engine()
+        self.engine.finiteness.begin(self.global_step)
+        # Like the steps in memory that is kept, for a few samples at a time.
+        self._evaluator = self.engine.evaluator(self.evaluated_network, FEW_ROWS)
+        # The sum is that of all processes: one of them takes it up.
+        self.engine.resume(self._gathered, takes_gradient=self.global_rank == 0)
+        self._gathered = {}
+        if isinstance(trainer.train_dataloader, Batches):
+            self.engine.prepare(trainer.train_dataloader.train_sizes)
+        self.ready_at = time.perf_counter()
+
+    def make_recipe(self, optimizer: UpdateRule) -> StepRecipe:
+        """What the steps of a fit consist of."""
+        trainer, options = self.trainer, self.hparams
+        products = PRODUCTS.get(trainer.precision)
+        return StepRecipe(
+            network=self.network,
+            loss=self.loss,
+            rule=optimizer,
+            reduction=options["reduction"],
+            transforms=make_transforms(options["clip_norm"], options["clip_value"]),
+            constraints=make_constraints(options["l1"], options["max_norm"]),
+            dropout=self.make_dropout(products),
+            adversary=self.make_adversary(products),
+            products=products,
             scaler=getattr(trainer.precision_plugin, "scaler", None),
-            dropout=self.make_dropout(PRODUCTS.get(trainer.precision)),
-            adversary=self.make_adversary(PRODUCTS.get(trainer.precision)),
-            seed=self.hparams["seed"],
-            shard=self.shard,
-            overlap=self.hparams["overlap_reduction"],
+            workers=Workers(
+                size=trainer.world_size,
+                shard=self.shard,
+                overlap=options["overlap_reduction"] and trainer.world_size > 1,
+            ),
             accumulate=getattr(trainer, "minibatches_per_update", 1),
-            skips=self.hparams["nonfinite"] == "skip",
+            nonfinite="ignore" if self._lets_steps_pass else options["nonfinite"],
+            seed=options["seed"],
             readings=self.readings,
             hooks=GradientHooks(trainer, self, optimizer) if self._hears_gradients() else None,
         )
-        if self._lets_steps_pass:
-            self._hand_step.finiteness = LetPass(self._hand_step.workspace)
-        self._hand_step.finiteness.begin(self.global_step)
-        # Like the steps in memory that is kept, for a few samples at a time.
-        self._within_step = Workspace(self.evaluated_network, rows_with_zeros=FEW_ROWS)
-        self._loss_within_step = in_place(self.loss)
-        # The sum is that of all processes: one of them takes it up.
-        self._hand_step.go_on(self._gathered, takes_gradient=self.global_rank == 0)
-        self._gathered = {}
-        if isinstance(trainer.train_dataloader, Batches):
-            self._hand_step.prepare(trainer.train_dataloader.train_sizes)
-        self.ready_at = time.perf_counter()
+
+    @property
+    def engine(self) -> Engine:
+        """What makes the steps of this fit."""
+        return self.chosen.engine
 
     def _hears_gradients(self) -> bool:
         """Whether a hook is to be called around each gradient; says which ones nobody calls."""
@@ -137,17 +157,17 @@ class MLPModule(ConfiguredModule):
         # The mathematics rounds by hand where it is to round: not a second time behind its back.
         with torch.autocast(self.device.type, enabled=False), torch.inference_mode():
             self.hand_step(batch, self.global_step, updates=updates)
-        if self._hand_step.hooks is None:
+        if self.engine.hooks is None:
             # Where torch's users look for it; a hook may have put another tensor there.
             self.network.flat.grad = self.network.flat_grad
         if not updates:
-            return self._hand_step.loss_of_batch
+            return self.engine.loss_of_batch
         optimizer._on_after_step()
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.record_steps()
         # Whoever sees this step sees what was recorded up to it.
         self.read()
-        return self._hand_step.loss_of_batch
+        return self.engine.loss_of_batch
 
     def _show(self, values: dict[str, float]) -> None:
         """Give values to the progress bar and to callbacks, as ``log_dict`` would; that takes longer than a step."""
@@ -161,15 +181,15 @@ class MLPModule(ConfiguredModule):
             batch: this process's share of the minibatch.
             step: the number of the update that it belongs to.
             updates: whether that comes after this minibatch, or after a later one.
-            keep_gradient: as ``HandStep``'s.
+            keep_gradient: as ``Engine``'s.
 
         Raises:
             NotFinite: the step was not finite, and is not to be skipped.
         """
         lr = self.hparams["lr"] * self._schedule(step)
         with self._naming_a_checkpoint():
-            loss_sum, normalizer = self._hand_step(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
-        skipped = self._hand_step.finiteness.skipped
+            loss_sum, normalizer = self.engine(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
+        skipped = self.engine.finiteness.skipped
         if skipped and updates:
             self.skipped_steps += 1
         else:
@@ -186,11 +206,9 @@ class MLPModule(ConfiguredModule):
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
         is_own = getattr(self.hand_step, "__func__", None) is MLPModule.hand_step
-        if self._averaging is not None or not is_own:
+        if self._averaging is not None or not is_own or self.engine.one_by_one is not None:
             return False
-        if not self._validates_within_steps:
-            return self._hand_step.makes_many
-        return self._hand_step.makes_many_evaluated
+        return self.engine.evaluates_steps or not self._validates_within_steps
 
     def hand_steps(self, batches: Sequence[Batch], step: int) -> Iterator[int]:
         """``hand_step`` of one minibatch after another, several in one go; yields how many at a time.
@@ -203,12 +221,9 @@ class MLPModule(ConfiguredModule):
             NotFinite: as ``hand_step``.
         """
         rates = [self.hparams["lr"] * self._schedule(step + k) for k in range(len(batches))]
-        made, evaluator = 0, None
-        if self._validates_within_steps:
-            assert isinstance(self._loss_within_step, NativeCrossEntropy)
-            evaluator = Evaluator(self._within_step, self._loss_within_step)
+        made, evaluator = 0, self._evaluator if self._validates_within_steps else None
         with self._naming_a_checkpoint():
-            for several in self._hand_step.make_many(batches, rates, step, evaluator):
+            for several in self.engine.steps(batches, rates, step, evaluator):
                 self._add_to_curve("train/loss", several.loss_sum, several.normalizer, skipped=False)
                 if several.evaluated is not None:
                     loss_sum, right = several.evaluated
@@ -240,10 +255,10 @@ class MLPModule(ConfiguredModule):
 
     def _ask_whether_finite(self) -> None:
         # Where nothing was left to train there was no step.
-        if not hasattr(self, "_hand_step"):
+        if not hasattr(self, "chosen"):
             return
         with self._naming_a_checkpoint():
-            self._hand_step.finiteness.ask(self.global_step, self._optimizer().param_groups[0]["lr"])
+            self.engine.finiteness.ask(self.global_step, self._optimizer().param_groups[0]["lr"])
 
     def read(self, count: int | None = None) -> None:
         """Read so many of the numbers that wait on the device, or all; raises NotFinite, as a step would have."""
@@ -265,19 +280,19 @@ class MLPModule(ConfiguredModule):
         return not self.trainer.fit_loop.epoch_loop._should_accumulate()
 
     @property
-    def workspace(self) -> Workspace:
+    def passes(self) -> Passes:
         """What makes the passes of this fit's steps."""
-        return self._hand_step.workspace
+        return self.engine.passes
 
     @property
     def adversary(self) -> VirtualAdversary | None:
         """What adds the term of virtual adversarial training to the steps of this fit."""
-        return self._hand_step.adversary
+        return self.engine.recipe.adversary
 
     @property
     def samples_seen(self) -> int:
         """Samples that the steps of this fit have trained on, over all processes."""
-        return self._hand_step.samples_seen if hasattr(self, "_hand_step") else 0
+        return self.engine.samples_seen if hasattr(self, "chosen") else 0
 
     @property
     def _validates_within_steps(self) -> bool:
@@ -285,8 +300,7 @@ class MLPModule(ConfiguredModule):
 
     def _validate_within_step(self, batch: Batch) -> None:
         """The notebook's validation: after the step, on the rest of the same minibatch."""
-        logits = self._within_step.forward(batch.val_x)
-        loss_sum, _ = self._loss_within_step.forward(logits, batch.val_y)
+        logits, loss_sum = self._evaluator(batch.val_x, batch.val_y)
         right = (logits.argmax(1) == batch.val_y).sum()
         self._add_validation(loss_sum, self.loss.normalizer(logits, batch.val_y), right, len(batch.val_y))
 
@@ -425,7 +439,7 @@ class MLPModule(ConfiguredModule):
         checkpoint["window"] = self.curves.window(sum_over_ranks)
         # As many processes go on with their own sums, to the last bit; others share the sum of all.
         checkpoint["windows"] = gather_from_ranks(self.curves.window(torch.Tensor.cpu))
-        gathered = self._hand_step.gathered_state() if hasattr(self, "_hand_step") else {}
+        gathered = self.engine.gathered_state() if hasattr(self, "chosen") else {}
         if gathered:
             checkpoint["gathered"] = gathered
         checkpoint["results"], checkpoint["counts"] = dict(self.results), dict(self.counts)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mlp_lightning.data.length import whole_part
 from mlp_lightning.engines.adversary import VirtualAdversary
+from mlp_lightning.engines.constraints import Constraint, MaxNorm, SoftThreshold
+from mlp_lightning.engines.transforms import ClipNorm, ClipValue, GradientTransform
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
@@ -181,6 +183,18 @@ def make_adversary(
         return VirtualAdversary(network, weight=vat, dtype=dtype_of_products, **settings)
     except ValueError as error:
         raise UserError(f"model.vat_{error}") from error
+
+
+def make_transforms(clip_norm: float | None, clip_value: float | None) -> tuple[GradientTransform, ...]:
+    """What becomes of the gradient before the update, in order; None leaves a clipping out."""
+    norm = () if clip_norm is None else (ClipNorm(clip_norm),)
+    return norm if clip_value is None else (*norm, ClipValue(clip_value))
+
+
+def make_constraints(l1: float, max_norm: float | None) -> tuple[Constraint, ...]:
+    """What holds of the weights after the update: first the penalty's zeros, then the rows' lengths."""
+    penalty = (SoftThreshold(l1),) if l1 else ()
+    return penalty if max_norm is None else (*penalty, MaxNorm(max_norm))
 
 
 def make_dropout(network: MLP, options: Mapping[str, Any], dtype: torch.dtype) -> Dropout | None:

@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -13,11 +13,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning.data.length import Share, length_of
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.engines.choice import AUTO, ENGINES
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.callback_options import check_callbacks, check_monitors
 from mlp_lightning.training.callbacks.summary import count_truly
 from mlp_lightning.training.groups import GroupedEpochLoop
 from mlp_lightning.training.module import MLPModule
+
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[AUTO, *ENGINES]
 
 # Options of Lightning that may be a share of minibatches.
 SHARES = (
@@ -39,6 +45,9 @@ class Trainer(pl.Trainer):
         steps_per_execution: Most minibatches that train between two looks of Lightning; it never changes a result.
             Null for as many as take a tenth of a second (50 with several processes), or 1 where a callback may do
             something at every step.
+        engine: What makes the training steps: ``auto`` for the fastest that can (the table before training names it),
+            ``reference`` for the functions that the guide derives, ``torch``, ``native`` for C on a processor, or
+            ``triton`` for CUDA.
         float32_matmul_precision: On CUDA, how exact products of float32 are: ``highest``, as float32, or ``high``, as
             TensorFloat-32, with three digits and in less time. Torch's setting of that name, for the whole process.
     """
@@ -48,6 +57,7 @@ class Trainer(pl.Trainer):
         *args: Any,
         accumulate_grad_batches: int = 1,
         steps_per_execution: int | None = None,
+        engine: EngineName = "auto",
         float32_matmul_precision: Literal["highest", "high"] = "highest",
         **kwargs: Any,
     ) -> None:
@@ -63,6 +73,7 @@ class Trainer(pl.Trainer):
         if isinstance(self.accelerator, CUDAAccelerator):
             torch.set_float32_matmul_precision(float32_matmul_precision)
         self.minibatches_per_update = accumulate_grad_batches
+        self.engine = engine
         # An interval of time has no share.
         for name in SHARES:
             if isinstance(share := getattr(self, name, None), float):

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.distributed as dist
+from fixtures.steps import engine_of
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from torch import nn
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.adversary import VirtualAdversary
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
@@ -120,7 +120,7 @@ def test_the_gradient_is_the_weighted_mean_of_the_minibatches(options, reduction
             "dropout": Dropout(net.sizes, 0.3, 0.1, seed=3, dtype=torch.float64) if drops else None,
             "adversary": VirtualAdversary(net, weight=0.7, eps=0.5) if has_adversary else None,
         }
-        return HandStep(net, loss, SGD([net.flat], 0.1), reduction=reduction, **parts, **options, **more)
+        return engine_of(net, loss, SGD([net.flat], 0.1), reduction=reduction, **parts, **options, **more)
 
     batches = list(minibatches(6, 9, 4))
     gathered = network(norm)

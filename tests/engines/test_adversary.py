@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlp_lightning.engines.adversary import DEFAULT_XI, VirtualAdversary, kl_backward, kl_forward
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.passes import LayerDelta
 from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -38,7 +39,7 @@ def adversary(net, **options):
 
 def perturbed(net, x, d, dtype=None, **options):
     """r, as a training step finds it."""
-    logits = Workspace(net, dtype).forward(x)
+    logits = NativePasses(net, dtype).forward(x)
     found = adversary(net, dtype=dtype, **options)
     found.forward(x, logits, d.clone())
     return found.x_r - x
@@ -77,10 +78,10 @@ def leading_eigenvector(twin, x):
 
 def step_gradient(net, x, dlogits, d, scale=1.0, dtype=None, **options):
     """Σ KL and the flat gradient of both terms, as a training step gets them."""
-    workspace, term = Workspace(net, dtype), adversary(net, dtype=dtype, **options)
+    workspace, term = NativePasses(net, dtype), adversary(net, dtype=dtype, **options)
     value = term.forward(x, workspace.forward(x), d.clone())
     for k, dz, a in term.backward(workspace, dlogits, scale):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     return value, net.flat_grad.clone(), term.x_r - x
 
 
@@ -215,13 +216,13 @@ def test_mixed_precision_is_off_by_roundings(twin):
 
 def test_one_adversary_serves_every_batch_size():
     net = network()
-    term, workspace = adversary(net), Workspace(net)
+    term, workspace = adversary(net), NativePasses(net)
     for samples in (4, 9, 4, 0, 12, 1, 9):
         x, d = minibatch(samples, seed=samples)
         dlogits = torch.ones(samples, SIZES[-1], dtype=torch.float64)
         value = term.forward(x, workspace.forward(x), d.clone())
         for k, dz, a in term.backward(workspace, dlogits):
-            workspace.write_gradient(k, dz, a)
+            workspace.write_gradient(LayerDelta(k, dz, a))
         expected = step_gradient(copy.deepcopy(net), x, dlogits, d)
         assert torch.equal(value, expected[0])
         assert torch.equal(net.flat_grad, expected[1])
@@ -253,7 +254,7 @@ def test_logits_of_any_size_give_finite_numbers(dtype):
 
 def test_inputs_are_left_alone_and_memory_is_used_again():
     net, (x, d) = network(), minibatch()
-    term, workspace, kept = adversary(net), Workspace(net), x.clone()
+    term, workspace, kept = adversary(net), NativePasses(net), x.clone()
     pointers = []
     for _ in range(2):
         term.forward(x, workspace.forward(x), d.clone())
@@ -266,13 +267,13 @@ def test_inputs_are_left_alone_and_memory_is_used_again():
 
 def test_made_under_inference_mode_it_serves_outside():
     net, (x, d) = network(), minibatch()
-    term, workspace = adversary(net), Workspace(net)
+    term, workspace = adversary(net), NativePasses(net)
     dlogits = torch.ones(SAMPLES, SIZES[-1], dtype=torch.float64)
 
     def step():
         term.forward(x, workspace.forward(x), d.clone())
         for k, dz, a in term.backward(workspace, dlogits):
-            workspace.write_gradient(k, dz, a)
+            workspace.write_gradient(LayerDelta(k, dz, a))
 
     with torch.inference_mode():
         step()
@@ -283,10 +284,10 @@ def test_weights_may_change_once_their_layer_is_handed_out():
     net, (x, d) = network(), minibatch()
     dlogits = torch.ones(SAMPLES, SIZES[-1], dtype=torch.float64)
     _, expected, _ = step_gradient(copy.deepcopy(net), x, dlogits, d)
-    term, workspace = adversary(net), Workspace(net)
+    term, workspace = adversary(net), NativePasses(net)
     term.forward(x, workspace.forward(x), d.clone())
     for k, dz, a in term.backward(workspace, dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
         net.layers[k].weight.fill_(float("nan"))
     assert torch.equal(net.flat_grad, expected)
 
@@ -345,11 +346,11 @@ class TestDropoutAndNorms:
         x, d = minibatch()
         masks = Dropout(SIZES, 0.3, 0.2, 0, dtype=torch.float64).masks(0, SAMPLES) if dropped else [None] * 3
         training = TrainingPass(SAMPLES, masks if dropped else ())
-        workspace, term = Workspace(net), adversary(net, xi=XI, weight=0.7)
+        workspace, term = NativePasses(net), adversary(net, xi=XI, weight=0.7)
         value = term.forward(x, workspace.forward(x, training), d.clone(), training)
         dlogits = torch.randn(SAMPLES, SIZES[-1], dtype=torch.float64, generator=generator)
         for k, dz, a in term.backward(workspace, dlogits, 0.5):
-            workspace.write_gradient(k, dz, a)
+            workspace.write_gradient(LayerDelta(k, dz, a))
 
         forward, parameters = self.layers_by_torch(net, masks)
         expected = EPS * direction_by_autograd(forward, x, d)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.checkpoint_file import FORMAT_KEY
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
@@ -80,8 +80,8 @@ def test_steps_are_those_of_torch(norm, p, rule):
     net = network(norm)
     model = plain(net, dropout=True)
     dropout = Dropout(SIZES, p, p / 2, 0, dtype=torch.float64) if p else None
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), RULES[rule][0](net.flat), reduction="mean", dropout=dropout)
-    assert step.adds_to_weights == (rule == "sgd" and norm == "none")
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), RULES[rule][0](net.flat), reduction="mean", dropout=dropout)
+    assert step.is_fused == (rule == "sgd" and norm == "none")
     optimizer = RULES[rule][1](model.parameters())
     for t, batch in enumerate(minibatches([16, 16, 9, 16, 2, 5] * 2)):
         masks = Dropout(SIZES, p, p / 2, 0, dtype=torch.float64).masks(t, batch.size)
@@ -129,7 +129,9 @@ def test_mixed_precision_goes_where_float32_goes(options):
         p = options.get("dropout", 0.0)
         dropout = Dropout(SIZES, p, 0.0, 0, dtype=products or dtype) if p else None
         loss = SoftmaxCrossEntropy("sum")
-        step = HandStep(net, loss, SGD([net.flat], 0.05), reduction="mean", dropout=dropout, dtype_of_products=products)
+        step = engine_of(
+            net, loss, SGD([net.flat], 0.05), reduction="mean", dropout=dropout, dtype_of_products=products
+        )
         for t, batch in enumerate(minibatches([32] * 20)):
             step(batch._replace(x=batch.x.to(dtype)), 0.05, step=t)
         nets.append(net)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD
 
@@ -19,11 +19,11 @@ def minibatch(seed: int, *, bad: bool = False) -> Batch:
     return Batch(x, torch.randint(SIZES[-1], (8,), generator=generator), x[:0], torch.zeros(0).long(), 8)
 
 
-def train(parts_of_steps, *, skips=True):
+def train(parts_of_steps, *, nonfinite="skip"):
     """The network after steps of two minibatches, each a list of which are bad; None leaves a step unmade."""
     net = MLP(SIZES, "relu", norm="batch", generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     rule = SGD([net.flat], 0.1)
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", accumulate=2, skips=skips)
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", accumulate=2, nonfinite=nonfinite)
     for number, parts in enumerate(parts_of_steps):
         for k, bad in enumerate(parts or []):
             step(minibatch(10 * number + k, bad=bad), 0.1, step=number, updates=k == 1)
@@ -42,7 +42,7 @@ def test_a_part_that_is_bad_is_not_followed_before_the_step_ends():
     net = MLP(SIZES, "relu", norm="batch", generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     before = net.running.clone()
     rule = SGD([net.flat], 0.1)
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", accumulate=2, skips=True)
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", accumulate=2, nonfinite="skip")
     step(minibatch(0, bad=True), 0.1, updates=False)
     assert torch.equal(net.running, before)
     step(minibatch(1), 0.1)
@@ -51,4 +51,4 @@ def test_a_part_that_is_bad_is_not_followed_before_the_step_ends():
 
 def test_steps_that_are_finite_follow_every_minibatch():
     steps = [[False, False]] * 3
-    assert torch.equal(train(steps).running, train(steps, skips=False).running)
+    assert torch.equal(train(steps).running, train(steps, nonfinite="stop").running)

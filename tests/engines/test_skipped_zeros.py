@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mlp_lightning.engines.native.chain import has_chain
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
 from mlp_lightning.nn import MLP
 
 pytestmark = pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
@@ -38,7 +38,7 @@ def torchs(net, x):
 
 
 def skipping(net):
-    workspace = Workspace(net, rows_with_zeros=1)
+    workspace = NativePasses(net, min_rows_sparse=1)
     logits = workspace.forward(samples()).clone()
     (chain,) = (chain for *_, chain in workspace._chains.values())
     assert chain._of_zeros[0].is_sparse
@@ -62,7 +62,7 @@ def test_relu_lets_through_what_is_not_finite(value, place, threads):
 def test_a_pixel_that_is_not_finite_is_no_zero(value, threads):
     net, x = network(), samples()
     x[33, 30] = value
-    workspace = Workspace(net, rows_with_zeros=1)
+    workspace = NativePasses(net, min_rows_sparse=1)
     logits = workspace.forward(x)
     assert torch.equal(logits.isfinite(), torchs(net, x).isfinite())
     assert not logits[33].isfinite().all()
@@ -80,7 +80,7 @@ def test_a_weight_behind_a_zero_is_not_seen(value):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_delta_that_is_not_finite_shows_in_the_sum_of_the_biases(value, threads):
-    workspace = Workspace(network(), rows_with_zeros=1)
+    workspace = NativePasses(network(), min_rows_sparse=1)
     workspace.forward(samples())
     dlogits = torch.ones(ROWS, SIZES[-1])
     dlogits[70, 1] = value

@@ -5,7 +5,7 @@ import torch
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.finiteness import Finiteness, NotFinite
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.training.evaluation import Evaluation
@@ -21,7 +21,7 @@ def network():
 def allows(network, gradient, *, skips):
     x = torch.zeros(5, 3)
     batch = Batch(x, torch.zeros(5).long(), x[:0], torch.zeros(0).long(), 5)
-    finiteness = Finiteness(Workspace(network), skips=skips)
+    finiteness = Finiteness(NativePasses(network), nonfinite="skip" if skips else "stop")
     return finiteness.allows(6, torch.tensor(1.0), gradient, batch, TrainingPass(5), 0.1)
 
 
@@ -42,7 +42,7 @@ def test_one_that_is_not_finite_is_found_among_large_ones(network, value):
 
 
 def test_weights_whose_sum_overflows_are_finite(network):
-    finiteness = Finiteness(Workspace(network))
+    finiteness = Finiteness(NativePasses(network))
     network.flat.detach().fill_(LARGE)
     finiteness.begin(0)
     finiteness.look(3, 0.1)

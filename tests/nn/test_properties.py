@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.passes import LayerDelta
 from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -152,11 +153,11 @@ def test_the_mean_s_gradient_is_the_sum_s_over_the_normalizer(loss, seed):
 @given(seed=seeds)
 def test_the_workspace_computes_what_the_network_does(activation, norm, seed):
     case = Case(activation, norm, seed)
-    dlogits, workspace = case.normal((8, CLASSES)), Workspace(case.network)
+    dlogits, workspace = case.normal((8, CLASSES)), NativePasses(case.network)
     expected, _ = gradients(case.network, case.x, lambda _: dlogits, case.trains(case.x))
     logits = case.network(case.x, case.trains(case.x))[0]
     case.network.flat_grad.fill_(float("nan"))
     same(workspace.forward(case.x, case.trains(case.x)), logits)
     for k, dz, a in workspace.backward(dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     same(case.network.flat_grad, expected)

@@ -39,7 +39,7 @@ class AdversaryBeside:
 
     def watch(self, adversary: VirtualAdversary) -> None:
         """Note the passes of the adversary's steps from now on."""
-        self._passes = watch(adversary.workspace)
+        self._passes = watch(adversary.passes)
 
     def term(
         self,

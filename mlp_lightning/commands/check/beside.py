@@ -50,7 +50,7 @@ class Beside(pl.Callback):
         """Note the passes of the steps from the first one on."""
         assert isinstance(pl_module, MLPModule)
         if not self.rates:
-            self.passes = watch(pl_module.workspace)
+            self.passes = watch(pl_module.passes)
             if pl_module.adversary is not None:
                 self.adversary.watch(pl_module.adversary)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlp_lightning.commands.check.oracle import KINKED, Gradients
 from mlp_lightning.commands.check.rounding import ALLOWED, forward_errors
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.passes import Passes
 from mlp_lightning.nn.training_pass import TrainingPass
 
 Compute = Callable[[torch.dtype, Sequence[Tensor]], Gradients]
@@ -78,19 +78,19 @@ def side_bound(number: Tensor, rounded: Tensor, error: Tensor, dtype: torch.dtyp
     return ALLOWED * torch.finfo(dtype).eps * error * (1 + measured)
 
 
-def watch(workspace: Workspace) -> list[Pass]:
-    """Let a workspace note its forward passes in the list returned, newest last; whoever reads them clears it."""
-    passes: list[Pass] = []
-    forward = workspace.forward
+def watch(passes: Passes) -> list[Pass]:
+    """Let passes note each forward pass in the list returned, newest last; whoever reads them clears it."""
+    seen: list[Pass] = []
+    forward = passes.forward
 
     def noted(x: Tensor, training: TrainingPass | None = None) -> Tensor:
         logits = forward(x, training)
         # Buffers, which the next pass overwrites.
-        passes.append(Pass(x.clone(), [a > 0 for a in workspace.activations]))
+        seen.append(Pass(x.clone(), [a > 0 for a in passes.activations]))
         return logits
 
-    workspace.forward = noted  # type: ignore[method-assign]
-    return passes
+    passes.forward = noted  # type: ignore[method-assign]
+    return seen
 
 
 def remark(options: Mapping[str, Any], followed: int, units: int) -> str:

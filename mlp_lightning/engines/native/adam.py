@@ -2,23 +2,17 @@
 
 import ctypes
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mlp_lightning.engines.native.library import library
-
-AdamStep = Callable[[Tensor, Tensor, Tensor, Tensor, float, float, float, float, float], None]
+from mlp_lightning.engines.native.library import is_native, library
+from mlp_lightning.optim.fused_form import OnePass
 
 
 @functools.cache
-def adam_step() -> AdamStep | None:
-    """``adam.c`` as a function of (θ, g, m, v, β1, β2, rate, grad_rate, ε), or None where it cannot be compiled.
-
-    θ ← θ − (rate · m + grad_rate · g) / (√v + ε), after m ← β1 m + (1 − β1) g and v ← β2 v + (1 − β2) g². The tensors
-    must be such as ``is_native`` takes, and of one size.
-    """
+def adam_step() -> OnePass | None:
+    """``adam.c`` as a rule's ``one_pass``, or None where it cannot be compiled; it takes what ``is_native`` takes."""
     functions = library()
     if functions is None:
         return None
@@ -36,9 +30,12 @@ def adam_step() -> AdamStep | None:
         rate: float,
         grad_rate: float,
         eps: float,
-    ) -> None:
+    ) -> bool:
+        if not is_native(parameter, grad, m, v):
+            return False
         pointers = [tensor.data_ptr() for tensor in (parameter, grad, m, v)]
         numbers = (1 - beta1, beta2, 1 - beta2, rate, grad_rate, eps)
         function(*pointers, parameter.numel(), *numbers, torch.get_num_threads())
+        return True
 
     return step

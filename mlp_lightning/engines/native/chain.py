@@ -14,6 +14,7 @@ from torch import Tensor
 from mlp_lightning.engines.native.library import library, shares_threads
 from mlp_lightning.engines.native.linear import COUNT, NUMBER, POINTER, SIZE, native_linear
 from mlp_lightning.engines.native.memory import ChainMemory, SparseMemory
+from mlp_lightning.engines.passes import GRADIENT, LinearStep
 from mlp_lightning.nn.flat_storage import Layer
 
 
@@ -125,10 +126,8 @@ class NativeChain:
         rows, widths = self._x.shape[0], [layer.bias.numel() for layer in self._layers[:-1]]
         return [a.view(a.shape[::-1])[:width, :rows].t() for a, width in zip(z, widths, strict=True)]
 
-    def backward(
-        self, dlogits: Tensor, *, descends: bool, share: float = 1.0, keep: float = 0.0, keep_bias: float = 0.0
-    ) -> float:
-        """``NativeLinear.backward`` of all layers, on the parameters if it ``descends``, else on the gradients.
+    def backward(self, dlogits: Tensor, step: LinearStep = GRADIENT, *, updates: bool = False) -> float:
+        """``NativeLinear.backward`` of all layers, on the parameters if it ``updates`` them, else on the gradients.
 
         It may be called again after the same ``forward``, for the weights that this one had.
 
@@ -136,7 +135,7 @@ class NativeChain:
             The sum over all that it wrote of biases: not finite where a delta was not.
         """
         pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
-        descent = ctypes.byref(_Descent(descends, share, keep, keep_bias))
+        descent = ctypes.byref(_Descent(updates, *step))
         threads = torch.get_num_threads()
         total: float = self._backward(ctypes.byref(self._chain), *pointers, rows, descent, threads)
         return total

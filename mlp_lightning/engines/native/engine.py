@@ -1,199 +1,92 @@
-"""Steps one after another in C, for processors: what a group of plain steps is made of, without Python between them."""
+"""The engine ``native``: the formulas in C on a processor, and plain steps of a ReLU network several in one call."""
 
-import ctypes
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from mlp_lightning.data.batches import Batch
+from mlp_lightning.engines.engine import Steps
+from mlp_lightning.engines.native.adam import adam_step
 from mlp_lightning.engines.native.library import is_native, library
-from mlp_lightning.engines.native.loss import NativeCrossEntropy
-from mlp_lightning.engines.torch.passes import Workspace
-from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
+from mlp_lightning.engines.native.loss import NativeCrossEntropy, in_place
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.native.steps import NativeSteps
+from mlp_lightning.engines.passes import MANY_ROWS, Evaluator, StepLoss
+from mlp_lightning.engines.recipe import StepRecipe
+from mlp_lightning.engines.torch.engine import TorchEngine
+from mlp_lightning.nn.mlp import MLP
 
 
-class _Adam(ctypes.Structure):
-    """``adam_t`` of ``native.h``."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("theta", "m", "v", "grad")),
-        *((name, ctypes.c_float) for name in ("share1", "beta2", "share2")),
-    )
-
-
-class _Evaluation(ctypes.Structure):
-    """``evaluation_t`` of ``steps.c``."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("forward", "chain", "x", "y")),
-        ("rows", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("losses", "right", "losses_of_rows", "dlogits")),
-    )
-
-
-class Evaluator(NamedTuple):
-    """What evaluates a minibatch's validation samples after its step."""
-
-    workspace: Workspace
-    loss: NativeCrossEntropy
-
-
-class Made(NamedTuple):
-    """The summed loss of each step that was made, before it; what its validation samples gave, and what SGD left."""
-
-    losses: list[float]
-    # The summed loss, and how many answers were right, after each step that was finite.
-    evaluated: list[tuple[float, int]]
-    # The sum over all biases after SGD's steps: where it is not finite, the last step is to blame.
-    biases: float | None
-
-
-class NativeSteps:
-    """Makes steps as ``HandStep`` does, to the bit, of plain SGD, or of Adam without a decay, and nothing around them.
+class NativeEngine(TorchEngine):
+    """Makes every step that ``torch`` makes on a processor in float32, with C where there is C for it.
 
     Args:
-        workspace: of the steps.
-        loss: likewise.
-        rule: for which ``takes`` is true.
-        reduction: ``"mean"`` or ``"sum"`` of the minibatch.
+        recipe: what a step consists of.
     """
 
-    def __init__(self, workspace: Workspace, loss: NativeCrossEntropy, rule: UpdateRule, reduction: str) -> None:
-        functions = library()
-        assert functions is not None
-        self.workspace, self.loss, self.rule = workspace, loss, rule
-        self._mean = reduction == "mean"
-        self._biases = ctypes.c_double()
-        self._make_steps = functions.make_steps
-        pointer, size, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        self._make_steps.argtypes = [*[pointer] * 3, size, *[pointer] * 2, size, size, ctypes.c_float]
-        self._make_steps.argtypes += [*[pointer] * 7, count]
-        self._make_steps.restype = size
+    name = "native"
+    passes: NativePasses
 
-    @staticmethod
-    def takes(rule: UpdateRule) -> bool:
-        """Whether steps of this rule can be made here, where nothing else needs the gradient."""
-        (group,) = rule.param_groups
-        if isinstance(rule, SGD):
-            return bool(group["momentum"] == 0)
-        return isinstance(rule, Adam | AdamW) and not group["amsgrad"] and not group["weight_decay"]
+    def __init__(self, recipe: StepRecipe) -> None:
+        super().__init__(recipe)
+        recipe.rule.one_pass = adam_step()
+        self._several: NativeSteps | None = None
+        self._one_by_one = recipe.is_not_plain or self._refuses_several()
+        if self._one_by_one is None:
+            assert isinstance(self.loss, NativeCrossEntropy)
+            form = recipe.rule.fused()
+            assert form is not None
+            self._several = NativeSteps(self.passes, self.loss, form, recipe.reduction)
 
-    def run(self, batches: Sequence[Batch], rates: Sequence[float], evaluator: Evaluator | None = None) -> Made:
-        """Make as many steps as are finite, from the first on: one that is missing was not finite, and was not made.
+    @classmethod
+    def refuses(cls, recipe: StepRecipe) -> str | None:
+        """Why it cannot make these steps, in words; None if it can."""
+        flat = recipe.network.flat
+        if not flat.is_cpu:
+            return f"the weights are on {flat.device}"
+        if not is_native(flat.detach()):
+            return f"the weights are {str(flat.dtype).removeprefix('torch.')}, not float32"
+        return "no C functions, which need a C compiler" if library() is None else None
 
-        Args:
-            batches: minibatches of as many samples each.
-            rates: the learning rate of each.
-            evaluator: of the validation samples of each, as many each; None for none.
-        """
-        first, n = batches[0], len(batches)
-        chain = self.workspace.chain_of(first.x)
-        if chain is None or not all(_fits(batch, first.x.shape) for batch in batches):
-            return Made([], [], None)
-        evaluation = None
-        if evaluator is not None:
-            evaluation = self._evaluation(batches, evaluator)
-            if evaluation is None:
-                return Made([], [], None)
-        rows, classes = first.x.shape[0], self._classes
-        adam, numbers = self._numbers(rates)
-        losses_of_rows, dlogits = self.loss.memory(rows, classes)
-        losses = (ctypes.c_double * n)()
-        made = self._make_steps(
-            *chain.for_steps,
-            n,
-            _pointers([batch.x for batch in batches]),
-            _pointers([batch.y for batch in batches]),
-            rows,
-            classes,
-            1.0 / rows if self._mean else 1.0,
-            None if adam is None else ctypes.byref(adam),
-            numbers,
-            losses,
-            losses_of_rows.data_ptr(),
-            dlogits.data_ptr(),
-            ctypes.byref(self._biases),
-            None if evaluation is None else ctypes.byref(evaluation.struct),
-            torch.get_num_threads(),
-        )
-        biases = None
-        if isinstance(self.rule, SGD):
-            biases = self._biases.value if made else None
-        else:
-            self.rule.state[self._parameter]["step"] += made
-        evaluated = []
-        if evaluation is not None:
-            finite = made - (biases is not None and not math.isfinite(biases))
-            evaluated = list(zip(evaluation.losses[:finite], evaluation.right[:finite], strict=True))
-        return Made(losses[:made], evaluated, biases)
+    def make_passes(self, network: MLP, products: torch.dtype | None, min_rows_sparse: int = MANY_ROWS) -> NativePasses:
+        """Passes in C as far as it has them."""
+        return NativePasses(network, products, min_rows_sparse)
+
+    def make_loss(self) -> StepLoss:
+        """The loss in C where it has it."""
+        return in_place(self.recipe.loss)
+
+    def _refuses_several(self) -> str | None:
+        recipe, form = self.recipe, self.recipe.rule.fused()
+        if self.passes.why_by_layer is not None:
+            return self.passes.why_by_layer
+        if not isinstance(self.loss, NativeCrossEntropy):
+            return "the loss is computed in torch"
+        if form is None or form.kind == "momentum" or (form.kind == "adam" and form.decays):
+            return f"{type(recipe.rule).__name__} with these options is a pass of its own"
+        return None
 
     @property
-    def _classes(self) -> int:
-        return self.workspace.network.sizes[-1]
-
-    def _evaluation(self, batches: Sequence[Batch], evaluator: Evaluator) -> "_EvaluationMemory | None":
-        """The evaluation of the validation samples of some minibatches, or None where C does not take them."""
-        shape, n = batches[0].val_x.shape, len(batches)
-        chain = evaluator.workspace.chain_of(batches[0].val_x) if shape[0] else None
-        if chain is None or not all(_are_classified(batch.val_x, batch.val_y, shape) for batch in batches):
-            return None
-        xs, ys = _pointers([batch.val_x for batch in batches]), _pointers([batch.val_y for batch in batches])
-        losses, right = (ctypes.c_double * n)(), (ctypes.c_int64 * n)()
-        memory = evaluator.loss.memory(shape[0], self._classes)
-        forward, _, of_network = chain.for_steps
-        address = ctypes.addressof
-        struct = _Evaluation(
-            forward, of_network, address(xs), address(ys), shape[0], address(losses), address(right),
-            *(tensor.data_ptr() for tensor in memory)
-        )  # fmt: skip
-        return _EvaluationMemory(struct, losses, right, (xs, ys, memory))
+    def one_by_one(self) -> str | None:
+        """Why every step is a call of its own, in words; None where several are one call."""
+        return self._one_by_one
 
     @property
-    def _parameter(self) -> Tensor:
-        parameter: Tensor = self.rule.param_groups[0]["params"][0]
-        return parameter
+    def evaluates_steps(self) -> bool:
+        """Whether ``steps`` may also evaluate after each of them."""
+        return self._several is not None
 
-    def _numbers(self, rates: Sequence[float]) -> "tuple[_Adam | None, ctypes.Array[ctypes.c_float]]":
-        rule, (group,) = self.rule, self.rule.param_groups
-        of_steps: list[float] = []
-        if isinstance(rule, SGD):
-            for lr in rates:
-                group["lr"] = lr
-                of_steps += rule.within_product(group)
-            return None, (ctypes.c_float * len(of_steps))(*of_steps)
-        assert isinstance(rule, Adam | AdamW)
-        m, v, t = rule.moments(self._parameter)
-        for k, lr in enumerate(rates):
-            group["lr"] = lr
-            of_steps += [*rule.rate_and_eps(t + k + 1, group), 0.0]
-        pointers = (self._parameter.data_ptr(), m.data_ptr(), v.data_ptr(), self.workspace.network.flat_grad.data_ptr())
-        beta1, beta2 = group["betas"]
-        numbers = (ctypes.c_float * len(of_steps))(*of_steps)
-        return _Adam(*pointers, 1 - beta1, beta2, 1 - beta2), numbers
-
-
-class _EvaluationMemory(NamedTuple):
-    struct: _Evaluation
-    losses: "ctypes.Array[ctypes.c_double]"
-    right: "ctypes.Array[ctypes.c_int64]"
-    # What else the struct points to, for it to stay.
-    kept: tuple[Any, ...]
-
-
-def _pointers(tensors: Sequence[Tensor]) -> "ctypes.Array[ctypes.c_void_p]":
-    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
-
-
-def _fits(batch: Batch, shape: torch.Size) -> bool:
-    """Whether C takes a minibatch: it is whole, and of this shape."""
-    is_whole = batch.partner_y is None and batch.size == shape[0]
-    return is_whole and _are_classified(batch.x, batch.y, shape)
-
-
-def _are_classified(x: Tensor, y: Tensor, shape: torch.Size) -> bool:
-    """Whether C takes samples of a shape, and a class for each."""
-    fits = x.shape == shape and y.shape == shape[:1]
-    return fits and is_native(x) and y.dtype == torch.int64 and y.is_contiguous()
+    def steps(
+        self, batches: Sequence[Batch], rates: Sequence[float], first: int, evaluator: Evaluator | None = None
+    ) -> Iterator[Steps]:
+        """Make steps in one call, as ``Engine.steps``."""
+        if self._several is None:
+            return
+        losses, evaluated, biases = self._several.run(batches, rates, evaluator)
+        size = batches[0].size
+        self.samples_seen += size * len(losses)
+        for k, loss in enumerate(losses):
+            yield Steps(1, loss, float(size), evaluated[k] if k < len(evaluated) else None)
+        if biases is not None:
+            last = len(losses) - 1
+            self.finiteness.check_update(first + last, losses[last], rates[last], biases)

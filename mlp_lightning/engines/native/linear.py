@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.engines.native.library import function_of_torch, library
+from mlp_lightning.engines.passes import GRADIENT, LinearStep
 
-NO_LEAST = -float("inf")
+NO_CLAMP = -float("inf")
 
 POINTER, SIZE, NUMBER, COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 
@@ -40,12 +41,12 @@ class NativeLinear:
     def __reduce__(self) -> tuple[Any, ...]:
         return native_linear, ()
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, least: float | None = None) -> Tensor:
-        """Z = X Wᵀ + b ``(B, H)``, in ``out``, and nothing below ``least``: with 0 it is relu(Z)."""
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, lower: float | None = None) -> Tensor:
+        """Z = X Wᵀ + b ``(B, H)``, in ``out``, clamped from below at ``lower``: with 0 it is relu(Z)."""
         pointers = (x.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr())
         fan_out, fan_in = weight.shape
-        least = NO_LEAST if least is None else least
-        self._forward(self.sgemm, *pointers, x.shape[0], fan_in, fan_out, least, torch.get_num_threads())
+        lower = NO_CLAMP if lower is None else lower
+        self._forward(self.sgemm, *pointers, x.shape[0], fan_in, fan_out, lower, torch.get_num_threads())
         return out
 
     def backward_input(self, dz: Tensor, weight: Tensor, out: Tensor) -> Tensor:
@@ -60,16 +61,13 @@ class NativeLinear:
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
-        *,
-        share: float = 1.0,
-        keep: float = 0.0,
-        keep_bias: float = 0.0,
+        step: LinearStep = GRADIENT,
     ) -> None:
-        """W ← keep · W + share · dZᵀ X and b ← keep_bias · b + share · Σ_i dZ_i; what is not kept may be anything."""
+        """W ← beta W + alpha dZᵀ X and b ← bias_beta b + alpha Σ_i dZ_i; with beta 0, W may hold anything before."""
         pointers = (dz.data_ptr(), x.data_ptr(), weight.data_ptr(), bias.data_ptr())
         fan_out, fan_in = weight.shape
         threads = torch.get_num_threads()
-        self._backward(self.sgemm, *pointers, x.shape[0], fan_in, fan_out, share, keep, keep_bias, threads)
+        self._backward(self.sgemm, *pointers, x.shape[0], fan_in, fan_out, *step, threads)
 
     def relu_backward_(self, da: Tensor, a: Tensor) -> Tensor:
         """dZ = dA where A > 0, else 0, in dA."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.engines.native.library import is_native, library
-from mlp_lightning.nn.losses import Cache, Loss, SoftmaxCrossEntropy
+from mlp_lightning.nn.losses import Cache, Loss
 
 
 class NativeCrossEntropy:
@@ -21,7 +21,7 @@ class NativeCrossEntropy:
         functions: the library.
     """
 
-    def __init__(self, loss: SoftmaxCrossEntropy, functions: ctypes.CDLL) -> None:
+    def __init__(self, loss: Loss, functions: ctypes.CDLL) -> None:
         self._loss = loss
         self.normalizer = loss.normalizer
         self._forward, self._scale = functions.softmax_cross_entropy, functions.scale_dlogits
@@ -81,9 +81,7 @@ class NativeCrossEntropy:
 
 def in_place(loss: Loss) -> Loss | NativeCrossEntropy:
     """What computes a loss in a training step: its counterpart in C where it has one, else itself."""
-    if not isinstance(loss, SoftmaxCrossEntropy) or loss.reduction != "sum":
-        return loss
-    if loss.class_weights is not None or loss.label_smoothing:
+    if loss.fused is None or loss.fused.label_smoothing or loss.reduction != "sum":
         return loss
     functions = library()
     return loss if functions is None else NativeCrossEntropy(loss, functions)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from mlp_lightning.engines.passes import GRADIENT, LinearStep
 from mlp_lightning.nn.activations import ACTIVATIONS, Activation
 from mlp_lightning.nn.linear import linear_backward, linear_backward_input, linear_forward
 from mlp_lightning.nn.norm import fine
@@ -81,17 +82,15 @@ class LinearInPlace:
         x: Tensor,
         weight: Tensor,
         bias: Tensor,
-        *,
-        share: float = 1.0,
-        keep: float = 0.0,
-        keep_bias: float = 0.0,
+        step: LinearStep = GRADIENT,
     ) -> None:
-        """W ← keep · W + share · dZᵀ X and b ← keep_bias · b + share · Σ_i dZ_i; what is not kept may be anything."""
-        if share == 1 and keep == keep_bias and keep in (0, 1):
-            linear_backward(dz, x, weight, bias, add=keep == 1)
+        """W ← beta W + alpha dZᵀ X and b ← bias_beta b + alpha Σ_i dZ_i; with beta 0, W may hold anything before."""
+        alpha, beta, bias_beta = step
+        if alpha == 1 and beta == bias_beta and beta in (0, 1):
+            linear_backward(dz, x, weight, bias, add=beta == 1)
         else:
-            weight.addmm_(dz.t(), x, beta=keep, alpha=share)
-            bias.mul_(keep_bias).add_(dz.sum(0), alpha=share)
+            weight.addmm_(dz.t(), x, beta=beta, alpha=alpha)
+            bias.mul_(bias_beta).add_(dz.sum(0), alpha=alpha)
 
 
 IN_TORCH = LinearInPlace()

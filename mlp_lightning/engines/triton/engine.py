@@ -1,267 +1,108 @@
-"""Steps one after another on a GPU: recorded as CUDA graphs, and replayed without Python between their kernels."""
+"""The engine ``triton``: plain steps on a GPU in kernels of our own, recorded as CUDA graphs."""
 
-import functools
-import itertools
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.batches import GATHERED_ROWS, Batch
-from mlp_lightning.engines.triton.graphs import recording
-from mlp_lightning.engines.triton.kernels import total_kernel
-from mlp_lightning.engines.triton.step import MANY, CudaStep, Numbers, padded
-from mlp_lightning.nn import MLP
-from mlp_lightning.nn.losses import Loss, SoftmaxCrossEntropy
-from mlp_lightning.optim import SGD, Adam, AdamW, UpdateRule
-from mlp_lightning.optim.update_rule import zero_at_first
+from mlp_lightning.data.batches import Batch
+from mlp_lightning.engines.engine import Steps
+from mlp_lightning.engines.passes import Evaluator
+from mlp_lightning.engines.recipe import StepRecipe
+from mlp_lightning.engines.torch.engine import TorchEngine
 
-# How many steps a graph may hold. Whatever their number, a few graphs make them.
-LENGTHS = (32, 16, 4, 1)
-# A row of what a rule needs for a step, and one with which a step changes nothing.
-WIDTH = 8
-IDLE = {"sgd": (0, 1, 1, *[0] * 5), "momentum": (0, 1, 1, 1, 0, 0, 0, 0), "adam": (0, 1, 1, 0, 1, 0, 1, 0)}
-# What a rule keeps, by the names in its state.
-MOMENTS: dict[str, tuple[str, ...]] = {
-    "sgd": (),
-    "momentum": ("momentum_buffer",),
-    "adam": ("first_moment", "second_moment"),
-}
+if TYPE_CHECKING:
+    from mlp_lightning.engines.triton.steps import TritonSteps
+
 # Beyond, the operands of the logits of a few samples no longer fit into shared memory.
 MOST_CLASSES = 128
 
 
-class Made(NamedTuple):
-    """What some steps left, on the device: their summed losses ``(n,)``, and the sums of each and of its db."""
-
-    losses: Tensor
-    totals: Tensor
-
-
-class Recording:
-    """Graphs of steps on minibatches of one size, each of which reads and writes places of its own.
+class TritonEngine(TorchEngine):
+    """Makes plain steps in a few kernels each, several in one launch; minibatches that these do not take as ``torch``.
 
     Args:
-        step: what is recorded.
-        idle: the numbers of a rule that changes nothing.
+        recipe: what a step consists of.
     """
 
-    def __init__(self, step: CudaStep, idle: Sequence[float]) -> None:
-        network, rows = step.network, step.rows
-        self.most = max(1, min(LENGTHS[0], GATHERED_ROWS // rows))
-        flat, n = network.flat.detach(), self.most
-        self._step, self._idle = step, idle
-        slots = [padded(rows, network.sizes[0], step.dtype, flat.device) for _ in range(n)]
-        self._slots, self._x = slots, [slot[:, : network.sizes[0]] for slot in slots]
-        self._y = [torch.zeros(rows, dtype=torch.int64, device=flat.device) for _ in range(n)]
-        self._of_rule, self._losses, self._totals, self._results = (
-            torch.zeros(n, width, device=flat.device) for width in (WIDTH, step.n_losses, step.n_totals, 2)
-        )
-        self._beside = torch.cuda.Stream(flat.device)
-        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+    name = "triton"
 
-    def record(self) -> None:
-        """Record all graphs that there are to be."""
-        for n in LENGTHS:
-            if n <= self.most:
-                self._record(n, False)
-        self._record(1, True)
+    def __init__(self, recipe: StepRecipe) -> None:
+        super().__init__(recipe)
+        self._steps = self.make_steps()
 
-    def replay(self, batches: Sequence[Batch], numbers: Tensor, *, keeps: bool) -> Tensor:
-        """Make steps, as many as some graph holds; returns what each left, ``(n, 2)`` as in ``Made``.
-
-        Args:
-            batches: n minibatches.
-            numbers: of the rule ``(n, WIDTH)``, in pinned memory, or the device would be waited for.
-            keeps: whether the gradient is left in ``network.flat_grad``.
-        """
-        n = len(batches)
-        graph = self._graphs.get((n, keeps)) or self._record(n, keeps)
-        torch._foreach_copy_(self._x[:n], [batch.x for batch in batches])
-        torch._foreach_copy_(self._y[:n], [batch.y for batch in batches])
-        self._of_rule[:n].copy_(numbers, non_blocking=True)
-        graph.replay()
-        return self._results[:n].clone()
-
-    def _record(self, n: int, keeps: bool) -> torch.cuda.CUDAGraph:
-        # Kernels are compiled and loaded when first launched, which must not happen while they are recorded.
-        self._of_rule[0] = torch.tensor(self._idle)
-        self._launch(1, keeps)
-        graph = torch.cuda.CUDAGraph()
-        with recording(graph):
-            self._launch(n, keeps)
-        self._graphs[n, keeps] = graph
-        return graph
-
-    def _launch(self, n: int, keeps: bool) -> None:
-        losses, totals = self._losses, self._totals
-        for k in range(n):
-            numbers = Numbers(self._of_rule[k], losses[k], totals[k])
-            self._step.launch(self._slots[k], self._y[k], numbers, keeps=keeps, beside=self._beside)
-        total_kernel[(n,)](losses, totals, self._results, losses.shape[1], totals.shape[1], COLUMNS=64)
-
-
-class CudaSteps:
-    """Makes the steps that ``takes`` allows; every one of them, so that groups of any size come to the same bits.
-
-    Args:
-        network: on a GPU.
-        loss: of the steps.
-        rule: of the steps, on ``network.flat``.
-        reduction: ``"mean"`` or ``"sum"`` of the minibatch.
-        dtype: of the products; None for float32.
-    """
-
-    def __init__(
-        self, network: MLP, loss: SoftmaxCrossEntropy, rule: UpdateRule, reduction: str, dtype: torch.dtype | None
-    ) -> None:
-        self.network, self.rule = network, rule
-        (self._group,) = rule.param_groups
-        momentum = isinstance(rule, SGD) and self._group["momentum"]
-        self._kind = "momentum" if momentum else "sgd" if isinstance(rule, SGD) else "adam"
-        self._smoothing, self._mean = loss.label_smoothing, reduction == "mean"
-        self._precision = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-        self._rounded: list[Tensor] = []
-        if dtype is not None:
-            with torch.inference_mode(False):
-                shapes = itertools.pairwise(network.sizes)
-                self._rounded = [padded(fan_out, fan_in, dtype, network.flat.device) for fan_in, fan_out in shapes]
-        self._largest = max(layer.weight.numel() for layer in network.layers)
-        self._version = -1
-        self._recordings: dict[int, Recording] = {}
-        self._place: tuple[int, ...] = ()
-        self._buffer_is_new = False
+    @classmethod
+    def refuses(cls, recipe: StepRecipe) -> str | None:
+        """Why it cannot make these steps, in words; None if it can."""
+        network, form = recipe.network, recipe.rule.fused()
+        if not network.flat.is_cuda:
+            return "no CUDA device" if not torch.cuda.is_available() else f"the weights are on {network.flat.device}"
+        if recipe.is_not_plain is not None:
+            return recipe.is_not_plain
+        if network.flat.dtype != torch.float32 or recipe.products not in (None, torch.bfloat16):
+            return "its products are of float32 or bfloat16"
+        if network.activation not in ("relu", "sigmoid", "tanh"):
+            return f"it has no activation {network.activation}"
+        if recipe.loss.fused is None:
+            return "it has cross_entropy without class weights alone"
+        if form is None:
+            return f"{type(recipe.rule).__name__} with these options is a pass of its own"
+        if network.sizes[-1] > MOST_CLASSES:
+            return f"it has at most {MOST_CLASSES} classes"
+        return cls.why_no_kernels(network.flat.device)
 
     @staticmethod
-    def takes(network: MLP, loss: Loss, rule: UpdateRule, dtype: torch.dtype | None) -> bool:
-        """Whether steps of this kind can be made here, where nothing comes between gradient and update."""
-        flat, (group,) = network.flat, rule.param_groups
-        on_gpu = flat.is_cuda and flat.dtype == torch.float32 and dtype in (None, torch.bfloat16)
-        if not on_gpu or network.norms or network.activation not in ("relu", "sigmoid", "tanh"):
-            return False
-        if not isinstance(loss, SoftmaxCrossEntropy) or loss.class_weights is not None:
-            return False
-        if isinstance(rule, SGD):
-            # With both, the decay goes through the momentum.
-            knows = not (group["momentum"] and group["weight_decay"])
-        else:
-            knows = isinstance(rule, AdamW) or (isinstance(rule, Adam) and not group["weight_decay"])
-            knows = knows and not group["amsgrad"]
-        return knows and network.sizes[-1] <= MOST_CLASSES and has_kernels(flat.device)
+    def why_no_kernels(device: torch.device) -> str | None:
+        """Why the kernels cannot be compiled for a GPU, in words; None if they can."""
+        try:
+            # Triton is needed here alone, and takes its time to be imported.
+            from mlp_lightning.engines.triton.steps import has_kernels
+        except ImportError:
+            return "Triton is not installed"
+        return None if has_kernels(device) else "its kernels cannot be compiled for this GPU"
 
-    def fits(self, batch: Batch) -> bool:
-        """Whether a minibatch is whole, each of its samples has a class, and cuBLAS would not be faster.
+    def make_steps(self) -> "TritonSteps":
+        """What launches the kernels."""
+        from mlp_lightning.engines.triton.steps import TritonSteps
 
-        That is so of large products of float32.
-        """
-        is_whole = batch.partner_y is None and batch.size == batch.x.shape[0] > 0
-        return is_whole and self._is_ours(batch.size)
+        recipe, form, loss = self.recipe, self.recipe.rule.fused(), self.recipe.loss.fused
+        assert form is not None
+        assert loss is not None
+        return TritonSteps(recipe.network, loss, form, recipe.reduction, recipe.products)
 
-    def _is_ours(self, rows: int) -> bool:
-        return bool(self._rounded) or rows * self._largest < MANY
+    @property
+    def one_by_one(self) -> str | None:
+        """None: several steps are one launch."""
+        return None
 
     def prepare(self, sizes: Iterable[int]) -> None:
-        """Record steps on minibatches of so many samples, which changes nothing."""
-        self._make_moments()
-        for rows in sizes:
-            if self._is_ours(rows):
-                self._recording(rows).record()
+        """Record steps on minibatches of so many samples."""
+        self._steps.prepare(sizes)
 
-    def run(self, batches: Sequence[Batch], rates: Sequence[float], *, keeps: bool = False) -> Made:
-        """Make a step on each minibatch.
+    def __call__(
+        self, batch: Batch, lr: float, *, step: int = 0, updates: bool = True, keep_gradient: bool = True
+    ) -> tuple[float | Tensor, float | Tensor]:
+        """Make one step, as ``Engine``."""
+        if not self._steps.fits(batch):
+            return super().__call__(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
+        steps = self._run([batch], [lr], step, keep_gradient=keep_gradient)
+        return steps.loss_sum, steps.normalizer
 
-        Args:
-            batches: minibatches of as many samples each, that it ``fits``.
-            rates: the learning rate of each.
-            keeps: whether the gradient is left in ``network.flat_grad``; of a single minibatch.
-        """
-        numbers = torch.tensor([self._numbers(lr) for lr in rates]).pin_memory()
-        recording = self._recording(len(batches[0].x))
-        flat = self.network.flat
-        # Whoever else wrote to the weights, such as a checkpoint that was loaded, left the rounded ones behind.
-        if self._rounded and flat._version != self._version:
-            for rounded, layer in zip(self._rounded, self.network.layers, strict=True):
-                rounded[:, : layer.weight.shape[1]] = layer.weight
-            self._version = flat._version
-        parts, start = [], 0
-        while start < len(batches):
-            stop = start + next(n for n in LENGTHS if n <= min(len(batches) - start, recording.most))
-            parts.append(recording.replay(batches[start:stop], numbers[start:stop], keeps=keeps))
-            start = stop
-        made = torch.cat(parts)
-        return Made(made[:, 0], made[:, 1])
+    def steps(
+        self, batches: Sequence[Batch], rates: Sequence[float], first: int, evaluator: Evaluator | None = None
+    ) -> Iterator[Steps]:
+        """Make steps in a few launches, as ``Engine.steps``; none where something is to be evaluated after each."""
+        fit = all(self._steps.fits(batch) and batch.size == batches[0].size for batch in batches)
+        if fit and evaluator is None:
+            yield self._run(batches, rates, first, keep_gradient=False)
 
-    def _numbers(self, lr: float) -> list[float]:
-        """What the rule needs for its next step, as ``cuda_kernels`` has it; WIDTH numbers."""
-        numbers = self._of_rule(lr)
-        return [*numbers, *[0.0] * (WIDTH - len(numbers))]
-
-    def _of_rule(self, lr: float) -> list[float]:
-        rule, group = self.rule, self._group
-        group["lr"] = lr
-        (parameter,) = group["params"]
-        self._make_moments()
-        if isinstance(rule, SGD):
-            if self._kind == "sgd":
-                return [*rule.within_product(group)]
-            momentum = group["momentum"]
-            of_buffer = [0.0, 1.0] if self._buffer_is_new else [momentum, 1 - group["dampening"]]
-            self._buffer_is_new = False
-            share, share_of_buffer = (-lr, -lr * momentum) if group["nesterov"] else (0.0, -lr)
-            return [share, 1.0, 1.0, *of_buffer, share_of_buffer]
-        assert isinstance(rule, Adam | AdamW)
-        state = rule.state[parameter]
-        state["step"] += 1
-        rate, eps = rule.rate_and_eps(state["step"], group)
-        keep = 1 - lr * group["weight_decay"]
-        keep_bias = keep if group["decay_biases"] else 1.0
-        beta1, beta2 = group["betas"]
-        return [rate, keep, keep_bias, 1 - beta1, beta2, 1 - beta2, eps]
-
-    def _make_moments(self) -> None:
-        """What the rule keeps, if it is not there yet."""
-        rule, (parameter,) = self.rule, self._group["params"]
-        if isinstance(rule, Adam | AdamW):
-            rule.moments(parameter)
-        elif self._kind == "momentum" and "momentum_buffer" not in rule.state[parameter]:
-            zero_at_first(rule.state[parameter], "momentum_buffer", parameter)
-            self._buffer_is_new = True
-
-    def _recording(self, rows: int) -> Recording:
-        """Of minibatches of one size; anew where a tensor has moved."""
-        network, (parameter,) = self.network, self._group["params"]
-        moments = [self.rule.state[parameter][name] for name in MOMENTS[self._kind]]
-        place = tuple(tensor.data_ptr() for tensor in (network.flat, network.flat_grad, *moments))
-        if place != self._place:
-            self._recordings.clear()
-            self._place = place
-        if rows not in self._recordings:
-            with torch.inference_mode(False):
-                step = CudaStep(
-                    network,
-                    self._rounded,
-                    moments,
-                    rows,
-                    rule=self._kind,
-                    scale=1 / rows if self._mean else 1.0,
-                    smoothing=self._smoothing,
-                    precision=self._precision,
-                )
-                self._recordings[rows] = Recording(step, IDLE[self._kind])
-        return self._recordings[rows]
-
-
-@functools.cache
-def has_kernels(device: torch.device) -> bool:
-    """Whether the kernels can be compiled here, for a GPU that has what they are made for."""
-    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    try:
-        with torch.cuda.device(device):
-            one = torch.zeros(1, device=device)
-            total_kernel[(1,)](one, one, torch.zeros(2, device=device), 1, 1, COLUMNS=64)
-    # Triton compiles with a C compiler, and says in many ways that something is missing.
-    except Exception:
-        return False
-    return True
+    def _run(self, batches: Sequence[Batch], rates: Sequence[float], first: int, *, keep_gradient: bool) -> Steps:
+        losses, totals = self._steps.run(batches, rates, keeps=keep_gradient)
+        size = sum(batch.size for batch in batches)
+        self._last = losses[-1], float(batches[-1].size)
+        self.samples_seen += size
+        self.finiteness.note(first, totals, rates[-1])
+        # Of numbers of 32 bits a sum in 64 bits is exact, unless they differ by a factor of a million and more: it does
+        # not depend on which steps were made together.
+        return Steps(len(batches), losses.sum(dtype=torch.float64), float(size))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.data.module import DataModule
+from mlp_lightning.engines.ranks import gather_from_ranks
 from mlp_lightning.figures import (
     confusion_figure,
     curves_figure,
@@ -22,7 +23,6 @@ from mlp_lightning.figures import (
     to_rgb,
     weights_figure,
 )
-from mlp_lightning.training.distributed.strategy import gather_from_ranks
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.runs.run_folder import run_folder, tensorboard, tensorboard_logger
 from mlp_lightning.training.runs.run_logger import RunLogger

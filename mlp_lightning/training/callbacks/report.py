@@ -66,8 +66,11 @@ class Report(pl.Callback):
             print(network_table(pl_module.network, pl_module.hparams["activation"]))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock, as soon as the module is ready."""
+        """Name the engine, and start the clock as soon as the module is ready."""
         assert isinstance(pl_module, MLPModule)
+        chosen = pl_module.choose_engine()
+        self.metrics["engine"] = chosen.engine.name
+        tell("", chosen.line)
         self._paused = 0.0
         self._module = pl_module
 
@@ -130,6 +133,7 @@ class Report(pl.Callback):
         if logger is None:
             return
         given = {**module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
+        given |= {name: self.metrics[name] for name in ("engine",) if name in self.metrics}
         options = {
             name: value if isinstance(value, bool | int | float) else str(value)
             for name, value in given.items()

@@ -3,12 +3,11 @@
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
-from torch import Tensor
 from torch.optim import Optimizer
 
 from mlp_lightning.engines.shard import Shard
@@ -16,7 +15,6 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.training.distributed.launcher import ReturningLauncher
 from mlp_lightning.training.distributed.meeting import meet
 
-T = TypeVar("T")
 START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
 
 
@@ -102,23 +100,7 @@ def check_strategy(trainer: pl.Trainer) -> None:
         raise UserError(f"trainer.strategy: got {name}, must be auto or one of {', '.join(START_METHODS)}")
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place; a single process has it already."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
-
-
 def is_lost_process(error: BaseException) -> bool:
     """Whether an error says that another process of the group no longer answers."""
     backend_error = isinstance(error, dist.DistBackendError | dist.DistNetworkError) or "gloo/" in str(error)
     return dist.is_initialized() and backend_error
-
-
-def gather_from_ranks(value: T) -> list[T]:
-    """Every process's value, by rank; a single process has its own alone."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values: list[T | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return cast(list[T], values)

@@ -10,15 +10,17 @@ import yaml
 from mlp_lightning.commands.check.command import check
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines import adversary as adversary_file
-from mlp_lightning.engines import step as hand_step_file
+from mlp_lightning.engines import constraints as constraints_file
+from mlp_lightning.engines import engine as engine_file
+from mlp_lightning.engines import transforms as transforms_file
 from mlp_lightning.engines.adversary import VirtualAdversary
+from mlp_lightning.engines.engine import Engine
 from mlp_lightning.engines.native.chain import NativeChain
 from mlp_lightning.engines.native.linear import NativeLinear, native_linear
 from mlp_lightning.engines.native.loss import NativeCrossEntropy
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.engines.torch import in_place as in_place_file
 from mlp_lightning.engines.torch.in_place import IN_PLACE
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.torch.passes import TorchPasses
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.nn.draws import Draws
@@ -465,7 +467,7 @@ def test_wrong_loss(loss, options, monkeypatch, capsys):
 
 
 def test_wrong_scale_in_the_training_step(monkeypatch, capsys):
-    monkeypatch.setattr(HandStep, "_dloss", lambda self, normalizer, logits: 1.0)
+    monkeypatch.setattr(Engine, "_dloss", lambda self, normalizer, logits: 1.0)
     passed, failed, _ = run(build(), capsys)
     assert not passed
     assert failed == {"updates, float64": gradient_rows(EVERY_GRADIENT)}
@@ -662,7 +664,7 @@ def columns(weight, limit):
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_wrong_constraint(optimizer, options, name, broken, monkeypatch, capsys):
-    monkeypatch.setattr(hand_step_file, name, broken)
+    monkeypatch.setattr(constraints_file, name, broken)
     passed, failed, _ = run(build(optimizer=optimizer, **options), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}
@@ -699,7 +701,7 @@ def test_schedule_wrong_long_after_the_twentieth_step(monkeypatch, capsys):
     ids=["norm", "value"],
 )
 def test_wrong_clipping_threshold(option, name, clip, monkeypatch, capsys):
-    monkeypatch.setattr(hand_step_file, name, lambda grad, limit, *norm: clip(grad, limit * 1.01, *norm))
+    monkeypatch.setattr(transforms_file, name, lambda grad, limit, *norm: clip(grad, limit * 1.01, *norm))
     passed, failed, _ = run(build(**{option: 0.01}), capsys)
     assert not passed
     assert set(failed) == {"updates, float64"}
@@ -776,15 +778,15 @@ def test_wrong_sgd_inside_the_product(broken, decay_biases, wrong, monkeypatch, 
 
 
 def test_sgd_inside_the_product_without_its_bias(monkeypatch, capsys):
-    original = Workspace.add_gradient
+    original = TorchPasses.update_in_product
 
-    def broken(self, k, dz, a, **numbers):
-        bias = self.network.layers[k].bias
+    def broken(self, delta, step):
+        bias = self.network.layers[delta.k].bias
         before = bias.clone()
-        original(self, k, dz, a, **numbers)
+        original(self, delta, step)
         bias.copy_(before)
 
-    monkeypatch.setattr(Workspace, "add_gradient", broken)
+    monkeypatch.setattr(TorchPasses, "update_in_product", broken)
     passed, failed, _ = run(build(optimizer="sgd"), capsys)
     assert not passed
     assert movements(failed) == BIASES
@@ -869,8 +871,8 @@ class TestAdversary:
         assert self.failed(capsys) == self.GRADIENTS
 
     def test_mean_over_weights_of_classes(self, monkeypatch, capsys):
-        dloss = HandStep._dloss
-        monkeypatch.setattr(HandStep, "_dloss", lambda self, n, logits: dloss(self, n * 1.0 if n != 12 else 11, logits))
+        dloss = Engine._dloss
+        monkeypatch.setattr(Engine, "_dloss", lambda self, n, logits: dloss(self, n * 1.0 if n != 12 else 11, logits))
         assert self.failed(capsys, class_weights=[0.1, 2.0, 1.0, 0.7]) == self.GRADIENTS
 
     def test_one_length_for_the_whole_minibatch(self, monkeypatch, capsys):
@@ -889,24 +891,22 @@ class TestAdversary:
     def test_directions_of_another_step(self, monkeypatch, capsys):
         start = Draws.start
         monkeypatch.setattr(
-            hand_step_file.Draws, "start", lambda self, step, *rows: start(self, step + (len(rows) == 3), *rows)
+            engine_file.Draws, "start", lambda self, step, *rows: start(self, step + (len(rows) == 3), *rows)
         )
         assert self.failed(capsys) == {self.DIRECTION}
 
     def test_term_left_out_of_the_gradient(self, monkeypatch, capsys):
-        monkeypatch.setattr(
-            VirtualAdversary, "backward", lambda self, workspace, dlogits, scale: workspace.backward(dlogits)
-        )
+        monkeypatch.setattr(VirtualAdversary, "backward", lambda self, passes, dlogits, scale: passes.backward(dlogits))
         assert self.failed(capsys) == self.GRADIENTS
 
     def test_norms_without_their_share(self, monkeypatch, capsys):
         backward = VirtualAdversary.backward
 
-        def broken(self, workspace, dlogits, scale):
-            for handed_out in backward(self, workspace, dlogits, scale):
+        def broken(self, passes, dlogits, scale):
+            for handed_out in backward(self, passes, dlogits, scale):
                 k = handed_out[0]
-                if k in workspace.norm_gradients:
-                    for total, share in zip(workspace.norm_gradients[k], self.workspace.norm_gradients[k], strict=True):
+                if k in passes.norm_gradients:
+                    for total, share in zip(passes.norm_gradients[k], self.passes.norm_gradients[k], strict=True):
                         total -= share
                 yield handed_out
 

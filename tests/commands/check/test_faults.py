@@ -8,7 +8,7 @@ import yaml
 
 from mlp_lightning.commands.check.updates import check_updates
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.engine import Engine
 from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW
 from mlp_lightning.optim.moments import AdaptiveMoments
 from mlp_lightning.training.module import MLPModule
@@ -44,14 +44,14 @@ def failed(path, dtype, divisor=1):
 
 def spoil_gradient(monkeypatch, spoil):
     """After each step, so that whatever computes the gradient has computed it wrongly."""
-    right = HandStep.__call__
+    right = Engine.__call__
 
     def broken(self, *args, **options):
         result = right(self, *args, **options)
         spoil(self.network)
         return result
 
-    monkeypatch.setattr(HandStep, "__call__", broken)
+    monkeypatch.setattr(Engine, "__call__", broken)
 
 
 def largest_row(layer):

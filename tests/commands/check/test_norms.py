@@ -5,7 +5,7 @@ import torch
 
 from mlp_lightning.commands.check.command import check
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.engine import Engine
 from mlp_lightning.engines.torch import passes as workspace_file
 from mlp_lightning.nn import ACTIVATIONS, norm
 from mlp_lightning.nn import mlp as mlp_file
@@ -177,8 +177,8 @@ def test_dropout_forgotten_on_the_way_back_is_named(file, monkeypatch, capsys):
 
 
 def test_the_masks_of_another_step_are_named(monkeypatch, capsys):
-    right = HandStep._training_pass
-    monkeypatch.setattr(HandStep, "_training_pass", lambda self, batch, step: right(self, batch, step + 1))
+    right = Engine._training_pass
+    monkeypatch.setattr(Engine, "_training_pass", lambda self, batch, step: right(self, batch, step + 1))
     passed, found, text = run(capsys, dropout=0.3)
     assert not passed
     assert not found
@@ -186,7 +186,7 @@ def test_the_masks_of_another_step_are_named(monkeypatch, capsys):
 
 
 def test_statistics_that_do_not_follow_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(workspace_file.Workspace, "follow", lambda self: None)
+    monkeypatch.setattr(workspace_file.TorchPasses, "follow", lambda self: None)
     passed, _, text = run(capsys, norm="batch")
     assert not passed
     closing = text.splitlines()[-1]

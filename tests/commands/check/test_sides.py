@@ -16,8 +16,8 @@ from mlp_lightning.commands.check.gradients import allowance
 from mlp_lightning.commands.check.rounding import rounding_errors
 from mlp_lightning.commands.check.sides import on_our_sides, side_bound
 from mlp_lightning.data.batches import Batch
+from mlp_lightning.engines.native import passes as passes_file
 from mlp_lightning.engines.torch import in_place as in_place_file
-from mlp_lightning.engines.torch import passes as workspace_file
 from mlp_lightning.engines.torch.in_place import IN_PLACE
 from mlp_lightning.nn import ACTIVATIONS, Activation
 from mlp_lightning.nn import mlp as mlp_file
@@ -68,8 +68,8 @@ def another_processor(monkeypatch):
         order = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(2))
         return torch.addmm(bias, x[:, order], weight[:, order].t(), out=out)
 
-    monkeypatch.setattr(workspace_file, "native_linear", lambda: None)
-    monkeypatch.setattr(workspace_file, "has_chain", lambda **_: False)
+    monkeypatch.setattr(passes_file, "native_linear", lambda: None)
+    monkeypatch.setattr(passes_file, "has_chain", lambda **_: False)
     for file in (mlp_file, in_place_file):
         monkeypatch.setattr(file, "linear_forward", linear_forward)
 
@@ -151,8 +151,8 @@ def test_a_kink_in_the_wrong_place_is_found(activation, precision, monkeypatch, 
     broken = shifted(activation, 1e-2)
     for table in (ACTIVATIONS, IN_PLACE):
         monkeypatch.setitem(table, activation, broken)
-    monkeypatch.setattr(workspace_file, "native_linear", lambda: None)
-    monkeypatch.setattr(workspace_file, "has_chain", lambda **_: False)
+    monkeypatch.setattr(passes_file, "native_linear", lambda: None)
+    monkeypatch.setattr(passes_file, "has_chain", lambda **_: False)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(32, 32, generator=generator), torch.arange(32) % 4
     passed, _, text = run(capsys, module, [Batch(x, y, x[:0], y[:0], 32)], precision)

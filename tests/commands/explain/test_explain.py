@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.steps import engine_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlp_lightning.commands.explain.command import explain, find_minibatch, walk
@@ -11,7 +12,6 @@ from mlp_lightning.data import Batches
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.sources.torchvision_sets import Dataset
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.process.quiet import quiet_lightning
@@ -258,7 +258,7 @@ def test_an_adversarys_numbers_are_those_of_the_training_step(options):
 
     reduction, seed = module.hparams["reduction"], module.hparams["seed"]
     adversary = module.make_adversary()
-    training = HandStep(
+    training = engine_of(
         module.network,
         module.loss,
         module.make_optimizer(module.network),
@@ -284,7 +284,7 @@ def test_an_adversarys_numbers_are_those_of_the_training_step(options):
 def test_an_adversarys_multiply_adds_are_those_of_its_passes(iterations):
     module, (x, y) = make_module(vat=1.0, vat_iterations=iterations), make_batch()
     with FlopCounterMode(display=False) as walked:
-        HandStep(
+        engine_of(
             module.network,
             module.loss,
             module.make_optimizer(module.network),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mlp_lightning.engines.native.chain import has_chain
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.passes import LayerDelta, LinearStep
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.training_pass import TrainingPass
 
@@ -65,7 +66,7 @@ def test_logits_and_gradients(dtype, rows, sizes, threads):
     x, dlogits = minibatch(rows, sizes)
     kept = x.clone(), dlogits.clone()
     expected, gradients = oracle(net, x, dlogits, dtype)
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     close(workspace.forward(x), expected, dtype)
     assert workspace.is_native
     net.flat_grad.fill_(float("nan"))
@@ -90,12 +91,12 @@ def test_bits_do_not_depend_on_which_thread_makes_what(dtype, descends):
         for threads in (1, 2, 5, 5, 5):
             torch.set_num_threads(threads)
             net = network(sizes) if dtype else quiet(network(sizes), x)
-            workspace = Workspace(net, dtype)
+            workspace = NativePasses(net, dtype)
             for _ in range(4):
                 found.append(workspace.forward(x).clone())
                 assert dtype or passes_over_zeros(workspace, x) == [True] * 3
                 if descends:
-                    workspace.descend(dlogits, share=-0.001, keep=0.99, keep_bias=1.0)
+                    workspace.update_in_products(dlogits, LinearStep(-0.001, 0.99, 1.0))
                 else:
                     workspace.write_gradients(dlogits)
             found.append(torch.cat([net.flat.detach(), net.flat_grad]))
@@ -116,7 +117,7 @@ def test_layers_with_zeros_and_without_wait_for_each_other(answering):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(5)
-        workspace = Workspace(net)
+        workspace = NativePasses(net)
         for _ in range(20):
             # What an earlier pass left must not do for what is not there yet.
             workspace.forward(torch.zeros_like(x))
@@ -133,7 +134,7 @@ def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
     sizes, share, keep, keep_bias = SIZES[1], -0.1, 0.9, 1.0
     net = network(sizes)
     x, dlogits = minibatch(50, sizes)
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     workspace.forward(x)
     workspace.write_gradients(dlogits)
     expected = []
@@ -142,7 +143,7 @@ def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
     gradient = net.flat_grad.clone()
     net.flat_grad.zero_()
     workspace.forward(x)
-    total = workspace.descend(dlogits, share=share, keep=keep, keep_bias=keep_bias, keep_gradient=True)
+    total = workspace.update_in_products(dlogits, LinearStep(share, keep, keep_bias), keep_gradient=True)
     assert torch.equal(net.flat_grad, gradient)
     for ours, theirs in zip((t for layer in net.layers for t in layer[:2]), expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
@@ -154,23 +155,23 @@ def test_keeping_the_gradient_changes_no_bit_of_the_step(dtype):
     for keep_gradient in (False, True):
         net = network(SIZES[1])
         x, dlogits = minibatch(50, SIZES[1])
-        workspace = Workspace(net, dtype)
+        workspace = NativePasses(net, dtype)
         for _ in range(3):
             workspace.forward(x)
-            workspace.descend(dlogits, share=-0.1, keep=1.0, keep_bias=1.0, keep_gradient=keep_gradient)
+            workspace.update_in_products(dlogits, LinearStep(-0.1, 1.0, 1.0), keep_gradient=keep_gradient)
         found.append(net.flat.clone())
     assert torch.equal(*found)
 
 
 def test_gradients_of_several_minibatches_add_up(dtype):
     net = network(SIZES[1])
-    workspace, gradients = Workspace(net, dtype), []
+    workspace, gradients = NativePasses(net, dtype), []
     for add in (False, True):
         x, dlogits = minibatch(30, SIZES[1], seed=int(add))
         workspace.forward(x)
         workspace.write_gradients(dlogits, add=add)
         gradients.append(net.flat_grad.clone())
-    Workspace(net, dtype)
+    NativePasses(net, dtype)
     workspace.forward(x)
     workspace.write_gradients(dlogits)
     torch.testing.assert_close(gradients[1] - gradients[0], net.flat_grad, rtol=1e-4, atol=1e-4)
@@ -179,12 +180,12 @@ def test_gradients_of_several_minibatches_add_up(dtype):
 def test_layer_by_layer_it_hands_out_the_same(dtype):
     net = network(SIZES[1])
     x, dlogits = minibatch(40, SIZES[1])
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     workspace.forward(x)
     workspace.write_gradients(dlogits)
     gradient = net.flat_grad.clone()
     for k, dz, a in workspace.backward(dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     if dtype is None:
         assert torch.equal(net.flat_grad, gradient)
     else:
@@ -193,11 +194,11 @@ def test_layer_by_layer_it_hands_out_the_same(dtype):
 
 def test_one_workspace_serves_every_batch_size(dtype):
     net = network(SIZES[1])
-    workspace, loss = Workspace(net, dtype), SoftmaxCrossEntropy("sum")
+    workspace, loss = NativePasses(net, dtype), SoftmaxCrossEntropy("sum")
     for rows in (4, 9, 4, 0, 12, 1, 9):
         x, _ = minibatch(rows, SIZES[1], seed=rows)
         y, found = torch.arange(rows) % 4, []
-        for one in (workspace, Workspace(net, dtype)):
+        for one in (workspace, NativePasses(net, dtype)):
             logits = one.forward(x, TrainingPass(rows))
             one.write_gradients(loss.backward(loss.forward(logits, y)[1]))
             found.append((logits.clone(), net.flat_grad.clone()))
@@ -210,12 +211,12 @@ def test_follows_a_parameter_that_moved(dtype):
     net, other = network(SIZES[1]), network(SIZES[1])
     other.flat.mul_(1.5)
     x, _ = minibatch(5, SIZES[1])
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     before = workspace.forward(x).clone()
     net.flat.data = other.flat.data.clone()
     after = workspace.forward(x)
     assert not torch.equal(after, before)
-    assert torch.equal(after, Workspace(other, dtype).forward(x))
+    assert torch.equal(after, NativePasses(other, dtype).forward(x))
 
 
 def with_zeros(x, share=0.2, seed=3):
@@ -249,7 +250,7 @@ def test_what_is_0_in_the_input_is_passed_over(rows, sizes, threads):
     # A feature that no sample has, and zeros with a sign.
     x[:, 4:8], x[:, 0] = 0, torch.where(x[:, 0] == 0, -0.0, x[:, 0])
     expected, gradients = oracle(net, x, dlogits, None)
-    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    workspace = NativePasses(net, min_rows_sparse=FEW_ROWS)
     close(workspace.forward(x), expected, None)
     assert passes_over_zeros(workspace, x)[0]
     check_gradients_and_a_step(workspace, x, dlogits, gradients)
@@ -265,7 +266,7 @@ def test_what_relu_leaves_is_passed_over(rows, sizes, zeros_in_x, threads):
         x = with_zeros(x)
     net = quiet(network(sizes), x)
     expected, gradients = oracle(net, x, dlogits, None)
-    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    workspace = NativePasses(net, min_rows_sparse=FEW_ROWS)
     close(workspace.forward(x), expected, None)
     assert passes_over_zeros(workspace, x)[1:] == [features >= 64 for features in sizes[2:]]
     check_gradients_and_a_step(workspace, x, dlogits, gradients)
@@ -278,7 +279,7 @@ def check_gradients_and_a_step(workspace, x, dlogits, gradients):
     workspace.write_gradients(dlogits)
     close_gradients(net, gradients, None)
     weights = [0.9 * layer.weight.double() - 0.1 * layer.dweight.double() for layer in net.layers]
-    workspace.descend(dlogits, share=-0.1, keep=0.9, keep_bias=1.0)
+    workspace.update_in_products(dlogits, LinearStep(-0.1, 0.9, 1.0))
     for layer, weight in zip(net.layers, weights, strict=True):
         close(layer.weight, weight, None)
     # The weights that moved are those that the next pass reads.
@@ -290,7 +291,7 @@ def check_gradients_and_a_step(workspace, x, dlogits, gradients):
     ("sizes", "rows", "share"), [((20, 9, 2), 64, 0.6), ((20, 9, 2), 15, 0.1), ((22, 9, 2), 64, 0.0)], ids=str
 )
 def test_where_it_would_not_pay_zeros_are_multiplied(sizes, rows, share):
-    workspace, (x, _) = Workspace(network(sizes), rows_with_zeros=FEW_ROWS), minibatch(rows, sizes)
+    workspace, (x, _) = NativePasses(network(sizes), min_rows_sparse=FEW_ROWS), minibatch(rows, sizes)
     x = with_zeros(x, share) if sizes[0] % 4 == 0 else torch.zeros_like(x)
     workspace.forward(x)
     assert passes_over_zeros(workspace, x) == [False, False]
@@ -301,7 +302,7 @@ def test_where_it_would_not_pay_zeros_are_multiplied(sizes, rows, share):
 def test_where_it_would_not_pay_what_relu_leaves_is_multiplied(features, rows, share):
     sizes = (20, 150, features)
     x, _ = minibatch(rows, sizes)
-    workspace = Workspace(quiet(network(sizes), x, share), rows_with_zeros=FEW_ROWS)
+    workspace = NativePasses(quiet(network(sizes), x, share), min_rows_sparse=FEW_ROWS)
     workspace.forward(x)
     assert passes_over_zeros(workspace, x) == [False, False]
 
@@ -311,7 +312,7 @@ def test_passing_over_zeros_gives_a_sample_the_same_bits_in_any_company():
     sizes = (20, 150, 90, 4)
     net, (x, _) = network(sizes), minibatch(130, sizes)
     x = with_zeros(x)
-    workspace = Workspace(net, rows_with_zeros=FEW_ROWS)
+    workspace = NativePasses(net, min_rows_sparse=FEW_ROWS)
     first_hidden = []
     for rows in (130, 70):
         workspace.forward(x[-rows:])
@@ -327,7 +328,7 @@ def test_numbers_too_small_for_a_float_are_0_in_the_passes_alone(dtype, threads)
         layer.weight.detach().fill_(1e10)
     x = torch.full((200, sizes[0]), 1e-39)
     assert net(x)[0].count_nonzero() == 800
-    assert Workspace(net, dtype).forward(x).count_nonzero() == 0
+    assert NativePasses(net, dtype).forward(x).count_nonzero() == 0
     small = torch.full((1000,), 1e-39)
     assert (2 * small).count_nonzero() == small.numel()
 
@@ -336,7 +337,7 @@ def test_a_sample_that_is_nan_spoils_its_own_logits_alone(dtype, threads):
     net = network(SIZES[1])
     x, _ = minibatch(40, SIZES[1])
     x[33] = float("nan")
-    logits = Workspace(net, dtype).forward(x)
+    logits = NativePasses(net, dtype).forward(x)
     assert logits.isnan().all(1).nonzero().flatten().tolist() == [33]
     assert logits.isnan().any(1).sum() == 1
 
@@ -345,7 +346,7 @@ def test_a_sample_that_is_nan_spoils_its_own_logits_alone(dtype, threads):
 def test_what_is_not_finite_shows_in_the_sum(dtype, value):
     net = network(SIZES[1])
     x, dlogits = minibatch(5, SIZES[1])
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     workspace.forward(x)
     dlogits[2, 1] = value
     dlogits[3, 1] = value
@@ -356,7 +357,7 @@ def test_what_is_not_finite_shows_in_the_sum(dtype, value):
 def test_a_copied_workspace_has_memory_of_its_own(duplicate, dtype):
     net = network(SIZES[1])
     x, dlogits = minibatch(5, SIZES[1])
-    workspace = Workspace(net, dtype)
+    workspace = NativePasses(net, dtype)
     logits = workspace.forward(x)
     expected = logits.clone()
     twin = duplicate(workspace)

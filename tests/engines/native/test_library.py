@@ -12,7 +12,7 @@ from mlp_lightning.engines.native import chain as native_chain
 from mlp_lightning.engines.native import library as native
 from mlp_lightning.engines.native.compile import compilation, sources
 from mlp_lightning.engines.native.library import function_of_torch, is_native, library, shares_threads
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
 from mlp_lightning.nn import MLP
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -84,7 +84,7 @@ def test_is_native(tensor, expected):
 
 def test_the_sources_are_packaged():
     names = [path.rsplit("/", 1)[1] for path in sources()]
-    assert names == ["layers.c", "losses.c", "passes_bf16.c", "passes_f32.c", "adam.c", "denormals.c", "steps.c"]
+    assert names == ["adam.c", "denormals.c", "layers.c", "losses.c", "passes_bf16.c", "passes_f32.c", "steps.c"]
 
 
 @needs_compiler
@@ -97,7 +97,7 @@ def test_the_passes_need_an_openmp_that_is_torchs(monkeypatch):
     try:
         assert not native_chain.has_chain(is_mixed=False)
         network = MLP((5, 3, 2), dtype=torch.float32)
-        workspace = Workspace(network)
+        workspace = NativePasses(network)
         x = torch.rand(4, 5)
         torch.testing.assert_close(workspace.forward(x), network(x)[0])
         assert workspace.is_native

@@ -8,8 +8,9 @@ from mlp_lightning.engines.native import chain as native_chain
 from mlp_lightning.engines.native.compile import compilation
 from mlp_lightning.engines.native.library import library
 from mlp_lightning.engines.native.linear import native_linear
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.passes import LayerDelta, LinearStep
 from mlp_lightning.engines.torch.in_place import LinearInPlace
-from mlp_lightning.engines.torch.passes import Workspace
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -54,7 +55,7 @@ def test_backward(rows, fan_in, fan_out, share, keep, keep_bias, threads):
     if keep == keep_bias == 0:
         weight.fill_(float("nan"))
         bias.fill_(float("nan"))
-    native_linear().backward(dz, x, weight, bias, share=share, keep=keep, keep_bias=keep_bias)
+    native_linear().backward(dz, x, weight, bias, LinearStep(share, keep, keep_bias))
     close(weight, expected_weight)
     close(bias, expected_bias)
 
@@ -96,12 +97,12 @@ def network(activation, norm="none"):
 
 def step(net, x, y, training=None):
     """Logits and gradient of a workspace, and whether its layers were computed in C."""
-    workspace, loss = Workspace(net), SoftmaxCrossEntropy("mean")
+    workspace, loss = NativePasses(net), SoftmaxCrossEntropy("mean")
     logits = workspace.forward(x, training)
     _, cache = loss.forward(logits, y)
     logits = logits.clone()
     for k, dz, a in workspace.backward(loss.backward(cache)):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     return logits, net.flat_grad.clone(), workspace.is_native
 
 
@@ -126,7 +127,7 @@ def test_workspace_follows_the_simple_passes_in_float64(activation, norm):
 )
 def test_an_input_that_does_not_fit_is_torchs_to_refuse(x):
     with pytest.raises((RuntimeError, IndexError)):
-        Workspace(network("relu")).forward(x)
+        NativePasses(network("relu")).forward(x)
 
 
 def test_an_input_whose_rows_are_not_contiguous():
@@ -162,7 +163,7 @@ def test_the_layer_in_torch_has_the_same_interface():
     close(z, native_linear().forward(x, weight, bias, torch.empty(9, 4)).double())
     for share, keep, keep_bias in ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-0.1, 0.9, 1.0)):
         ours, theirs = (weight.clone(), bias.clone()), (weight.clone(), bias.clone())
-        linear.backward(dz, x, *ours, share=share, keep=keep, keep_bias=keep_bias)
-        native_linear().backward(dz, x, *theirs, share=share, keep=keep, keep_bias=keep_bias)
+        linear.backward(dz, x, *ours, LinearStep(share, keep, keep_bias))
+        native_linear().backward(dz, x, *theirs, LinearStep(share, keep, keep_bias))
         for one, other in zip(ours, theirs, strict=True):
             close(one, other.double())

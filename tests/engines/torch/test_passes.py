@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.passes import LayerDelta, LinearStep
+from mlp_lightning.engines.torch.passes import TorchPasses
 from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.training_pass import TrainingPass
@@ -29,7 +30,7 @@ def gradient(workspace, x, dlogits):
     """Logits and the flat gradient, as a training step gets them."""
     logits = workspace.forward(x).clone()
     for k, dz, a in workspace.backward(dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     return logits, workspace.network.flat_grad.clone()
 
 
@@ -52,17 +53,17 @@ def autograd(net, x, dlogits):
 def test_follows_autograd(activation, samples):
     net = network(activation)
     x, dlogits = minibatch(samples)
-    for ours, theirs in zip(gradient(Workspace(net), x, dlogits), autograd(net, x, dlogits), strict=True):
+    for ours, theirs in zip(gradient(TorchPasses(net), x, dlogits), autograd(net, x, dlogits), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
 def test_one_workspace_serves_every_batch_size():
     net = network()
-    workspace = Workspace(net)
+    workspace = TorchPasses(net)
     for samples in (4, 9, 4, 0, 12, 1, 9):
         x, dlogits = minibatch(samples, seed=samples)
         ours = gradient(workspace, x, dlogits)
-        for got, expected in zip(ours, gradient(Workspace(net), x, dlogits), strict=True):
+        for got, expected in zip(ours, gradient(TorchPasses(net), x, dlogits), strict=True):
             assert torch.equal(got, expected)
         if not samples:
             assert not ours[1].any()
@@ -70,7 +71,7 @@ def test_one_workspace_serves_every_batch_size():
 
 def test_memory_is_used_again():
     net = network()
-    workspace = Workspace(net)
+    workspace = TorchPasses(net)
     x, dlogits = minibatch(8)
     pointers = []
     for _ in range(2):
@@ -86,7 +87,7 @@ def test_memory_is_used_again():
 def test_input_and_incoming_gradient_are_left_alone():
     x, dlogits = minibatch(5)
     kept = x.clone(), dlogits.clone()
-    gradient(Workspace(network("sigmoid")), x, dlogits)
+    gradient(TorchPasses(network("sigmoid")), x, dlogits)
     assert torch.equal(x, kept[0])
     assert torch.equal(dlogits, kept[1])
 
@@ -94,11 +95,11 @@ def test_input_and_incoming_gradient_are_left_alone():
 def test_weights_may_change_once_their_layer_is_handed_out():
     net = network()
     x, dlogits = minibatch(5)
-    _, expected = gradient(Workspace(copy.deepcopy(net)), x, dlogits)
-    workspace = Workspace(net)
+    _, expected = gradient(TorchPasses(copy.deepcopy(net)), x, dlogits)
+    workspace = TorchPasses(net)
     workspace.forward(x)
     for k, dz, a in workspace.backward(dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
         net.layers[k].weight.fill_(float("nan"))
     assert torch.equal(net.flat_grad, expected)
 
@@ -106,17 +107,17 @@ def test_weights_may_change_once_their_layer_is_handed_out():
 def test_follows_a_parameter_that_was_loaded_anew():
     net, other = network(), network("relu")
     other.flat.mul_(1.5)
-    workspace = Workspace(net)
+    workspace = TorchPasses(net)
     x, dlogits = minibatch(5)
     gradient(workspace, x, dlogits)
     net.load_state_dict(other.state_dict())
-    for got, expected in zip(gradient(workspace, x, dlogits), gradient(Workspace(other), x, dlogits), strict=True):
+    for got, expected in zip(gradient(workspace, x, dlogits), gradient(TorchPasses(other), x, dlogits), strict=True):
         assert torch.equal(got, expected)
 
 
 def test_made_under_inference_mode_it_serves_outside():
     net = network()
-    workspace = Workspace(net)
+    workspace = TorchPasses(net)
     x, dlogits = minibatch(5)
     with torch.inference_mode():
         workspace.forward(x)
@@ -140,7 +141,7 @@ def trained_gradient(workspace, x, dlogits, training):
     workspace.network.flat_grad.fill_(float("nan"))
     logits = workspace.forward(x, training).clone()
     for k, dz, a in workspace.backward(dlogits):
-        workspace.write_gradient(k, dz, a)
+        workspace.write_gradient(LayerDelta(k, dz, a))
     return logits, workspace.network.flat_grad.clone()
 
 
@@ -160,24 +161,24 @@ class TestNormsAndDropout:
         x, dlogits = minibatch(9)
         training = training_of(9, p) if trains else None
         expected = self.by_the_network(net, x, dlogits, training)
-        for got, wanted in zip(trained_gradient(Workspace(net), x, dlogits, training), expected, strict=True):
+        for got, wanted in zip(trained_gradient(TorchPasses(net), x, dlogits, training), expected, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize(("norm", "p"), NORMS_AND_DROPOUT)
     def test_one_workspace_serves_every_batch_size_and_both_kinds_of_pass(self, norm, p):
         net = normed(norm)
-        workspace = Workspace(net)
+        workspace = TorchPasses(net)
         for samples, trains in ((4, True), (9, False), (9, True), (3, True), (3, False), (12, True), (9, True)):
             x, dlogits = minibatch(samples, seed=samples)
             training = training_of(samples, p, step=samples) if trains else None
             ours = trained_gradient(workspace, x, dlogits, training)
-            for got, expected in zip(ours, trained_gradient(Workspace(net), x, dlogits, training), strict=True):
+            for got, expected in zip(ours, trained_gradient(TorchPasses(net), x, dlogits, training), strict=True):
                 assert torch.equal(got, expected)
 
     @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
     def test_memory_is_used_again(self, dtype):
         net = normed("batch", dtype=torch.float32)
-        workspace = Workspace(net, dtype)
+        workspace = TorchPasses(net, dtype)
         x, dlogits = minibatch(8, torch.float32)
         pointers = []
         for _ in range(2):
@@ -187,7 +188,7 @@ class TestNormsAndDropout:
 
     def test_running_statistics_follow_when_told_alone(self):
         net, reference = normed("batch"), nn.BatchNorm1d(SIZES[1]).double()
-        workspace = Workspace(net)
+        workspace = TorchPasses(net)
         for seed in range(3):
             x, _ = minibatch(9, seed=seed)
             workspace.forward(x, TrainingPass(9))
@@ -206,7 +207,7 @@ class TestNormsAndDropout:
     def test_mixed_precision_is_off_by_roundings_of_its_dtype(self, dtype, norm, p):
         net = normed(norm, "tanh", torch.float32)
         x, dlogits = minibatch(64, torch.float32)
-        logits, grad = trained_gradient(Workspace(net, dtype), x, dlogits, training_of(64, p, dtype))
+        logits, grad = trained_gradient(TorchPasses(net, dtype), x, dlogits, training_of(64, p, dtype))
         assert (logits.dtype, grad.dtype) == (torch.float32, torch.float32)
         exact = self.by_the_network(net.double(), x.double(), dlogits.double(), training_of(64, p))
         for ours, expected in zip((logits, grad), exact, strict=True):
@@ -222,7 +223,7 @@ class TestMixedPrecision:
     def test_is_off_by_roundings_of_its_dtype(self, activation, dtype):
         net = network(activation, torch.float32)
         x, dlogits = minibatch(64, torch.float32)
-        logits, grad = gradient(Workspace(net, dtype), x, dlogits)
+        logits, grad = gradient(TorchPasses(net, dtype), x, dlogits)
         assert (logits.dtype, grad.dtype) == (torch.float32, torch.float32)
         eps = torch.finfo(dtype).eps
         for ours, exact in zip((logits, grad), autograd(net, x, dlogits), strict=True):
@@ -234,7 +235,7 @@ class TestMixedPrecision:
         net = network("tanh", torch.float32, sizes=SIZES)
         x, dlogits = minibatch(256, torch.float32)
         _, exact = autograd(net, x, dlogits)
-        _, ours = gradient(Workspace(net, torch.bfloat16), x, dlogits)
+        _, ours = gradient(TorchPasses(net, torch.bfloat16), x, dlogits)
 
         layers = [nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise(SIZES)]
         model = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
@@ -251,7 +252,7 @@ class TestMixedPrecision:
     def test_master_weights_keep_what_the_copy_cannot_hold(self):
         net = network("relu", torch.float32)
         x, _ = minibatch(5, torch.float32)
-        workspace = Workspace(net, torch.bfloat16)
+        workspace = TorchPasses(net, torch.bfloat16)
         before = workspace.forward(x).clone()
         # Each step is far below a bfloat16 rounding, under which a weight of one dtype would stand still for ever.
         for _ in range(100):
@@ -259,22 +260,21 @@ class TestMixedPrecision:
         assert not torch.equal(workspace.forward(x), before)
 
     def test_the_networks_own_dtype_is_not_mixed(self):
-        assert not Workspace(network(dtype=torch.float32), torch.float32).is_mixed
-        assert not Workspace(network(dtype=torch.bfloat16)).is_mixed
-        assert Workspace(network(dtype=torch.float32), torch.bfloat16).is_mixed
+        assert not TorchPasses(network(dtype=torch.float32), torch.float32).is_mixed
+        assert not TorchPasses(network(dtype=torch.bfloat16)).is_mixed
+        assert TorchPasses(network(dtype=torch.float32), torch.bfloat16).is_mixed
 
 
 def test_mixed_precision_in_torch_decays_weights_and_biases_each_by_its_own_factor():
     """Layer by layer, as where the processor has no products in bfloat16."""
     (x, dlogits), (net, other) = minibatch(9, torch.float32), (network("tanh", torch.float32) for _ in range(2))
-    gradient(Workspace(other, torch.bfloat16), x, dlogits)
+    gradient(TorchPasses(other, torch.bfloat16), x, dlogits)
     expected = [
         (0.5 * layer.weight - 0.1 * layer.dweight, 0.75 * layer.bias - 0.1 * layer.dbias) for layer in other.layers
     ]
-    workspace = Workspace(net, torch.bfloat16)
+    workspace = TorchPasses(net, torch.bfloat16)
     workspace.forward(x)
-    workspace.descend(dlogits, share=-0.1, keep=0.5, keep_bias=0.75)
-    assert not workspace.is_native
+    workspace.update_in_products(dlogits, LinearStep(-0.1, 0.5, 0.75))
     for layer, (weight, bias) in zip(net.layers, expected, strict=True):
         torch.testing.assert_close(layer.weight.detach(), weight.detach(), rtol=1e-6, atol=1e-7)
         torch.testing.assert_close(layer.bias.detach(), bias.detach(), rtol=1e-6, atol=1e-7)

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 from torch.nn import functional as F
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.finiteness import NotFinite
-from mlp_lightning.engines.step import HandStep
+from mlp_lightning.engines.triton.engine import TritonEngine
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, AdamW
 
@@ -142,8 +143,8 @@ def test_logits_as_far_apart_as_numbers_can_be(cuda_step):
 @pytest.fixture
 def as_on_gpu(monkeypatch, cuda_step):
     """Gives bare steps what a GPU would be given; a replay launches what was recorded once more."""
-    from mlp_lightning.engines.triton import engine as cuda_steps
-    from mlp_lightning.engines.triton.engine import CudaSteps, Recording
+    from mlp_lightning.engines.triton import steps as triton_steps
+    from mlp_lightning.engines.triton.steps import Recording
 
     def record(self, n, keeps):
         self._of_rule[0] = torch.tensor(self._idle)
@@ -153,16 +154,16 @@ def as_on_gpu(monkeypatch, cuda_step):
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(Recording, "_record", record)
-    monkeypatch.setattr(cuda_steps, "LENGTHS", (2, 1))
+    monkeypatch.setattr(triton_steps, "LENGTHS", (2, 1))
 
-    monkeypatch.setattr("mlp_lightning.engines.step._cuda_steps", CudaSteps)
+    monkeypatch.setattr(TritonEngine, "refuses", classmethod(lambda cls, recipe: recipe.is_not_plain))
 
 
 @pytest.fixture
 def make(as_on_gpu):
     def make(make_rule, *, reduction="mean"):
         network = MLP((5, 7, 3), "relu", "he_normal", generator=torch.Generator().manual_seed(0))
-        return HandStep(network, SoftmaxCrossEntropy("sum"), make_rule(network.flat), reduction=reduction)
+        return engine_of(network, SoftmaxCrossEntropy("sum"), make_rule(network.flat), reduction=reduction)
 
     return make
 
@@ -205,8 +206,8 @@ def test_groups_come_to_the_bits_of_as_many_calls(make, rule, reduction):
     torch.testing.assert_close(one_by_one.network.flat_grad.double(), theta.grad, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(one_by_one.network.flat.double(), theta.detach(), rtol=1e-4, atol=1e-4)
     found = [together(batches[0], rates[0])[0]]
-    assert together.makes_many
-    ((loss, size, count, _),) = together.make_many(batches[1:], rates[1:], 1)
+    assert together.one_by_one is None
+    ((count, loss, size, _),) = together.steps(batches[1:], rates[1:], 1)
     assert (size, count) == (3 * 6.0, 3)
     assert torch.equal(found[0] + loss, sum(losses))
     assert torch.equal(together.network.flat, one_by_one.network.flat)
@@ -222,7 +223,7 @@ def test_minibatches_of_another_kind_are_made_as_on_any_device(make):
     step = make(lambda p: SGD([p], LR))
     x, y = torch.rand(6, 5), torch.randint(3, (6,))
     mixed_up = Batch(x, y, x[:0], y[:0], 6, partner_y=y, share=0.5)
-    assert list(step.make_many([mixed_up], [LR], 0)) == []
+    assert list(step.steps([mixed_up], [LR], 0)) == []
     before = step.network.flat.clone()
     step(mixed_up, LR)
     assert not torch.equal(step.network.flat, before)
@@ -234,7 +235,7 @@ def test_a_step_that_is_not_finite_is_found_when_looked_for(make):
     x, y = torch.rand(6, 5), torch.randint(3, (6,))
     batches = [Batch(x.clone(), y, x[:0], y[:0], 6) for _ in range(3)]
     batches[1].x[5, 2] = float("nan")
-    list(step.make_many(batches, [LR] * 3, 40))
+    list(step.steps(batches, [LR] * 3, 40))
     with pytest.raises(NotFinite, match=r"^step 42 is not finite"):
         step.finiteness.look(43, LR)
 
@@ -245,7 +246,7 @@ def test_trainings_come_to_the_same_in_groups_of_any_size(as_on_gpu, fit, optimi
     options = {"optimizer": optimizer, "lr": 0.05}, {}
     one, many = (fit(*options, max_epochs=2, log_every_n_steps=4, steps_per_execution=n) for n in (1, 50))
     assert len(one.start.batches) == one.trainer.global_step > len(many.start.batches)
-    assert many.module._hand_step._cuda_steps is not None
+    assert many.module.engine.name == "triton"
     assert torch.equal(one.module.network.flat, many.module.network.flat)
     assert torch.equal(one.module.network.flat_grad, many.module.network.flat_grad)
     assert one.module.curves.history == many.module.curves.history

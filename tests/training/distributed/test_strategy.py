@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mlp_lightning.data.images.deform_options import DeformOptions
+from mlp_lightning.engines.ranks import gather_from_ranks, sum_over_ranks
 from mlp_lightning.errors import UserError
-from mlp_lightning.training.distributed.strategy import START_METHODS, check_strategy, gather_from_ranks, sum_over_ranks
+from mlp_lightning.training.distributed.strategy import START_METHODS, check_strategy
 from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
 
 # Forked from a process that has threads of others: Python ≥ 3.12 warns, and these children use none of them.

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 from torch.nn import functional as F
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.finiteness import NotFinite
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, Adam, AdamW
 
@@ -39,7 +39,7 @@ RULES = {
 def make(rule="sgd", dtype=None, *, activation="relu", reduction="mean", smoothing=0.0, sizes=SIZES, **options):
     network = MLP(sizes, activation, "he_normal", generator=torch.Generator().manual_seed(0)).cuda()
     loss = SoftmaxCrossEntropy("sum", label_smoothing=smoothing)
-    return HandStep(network, loss, RULES[rule][0](network), reduction=reduction, dtype_of_products=dtype, **options)
+    return engine_of(network, loss, RULES[rule][0](network), reduction=reduction, dtype_of_products=dtype, **options)
 
 
 def minibatches(count, samples=64, sizes=SIZES):
@@ -75,7 +75,7 @@ def by_autograd(network, batches, make_optimizer, activation, smoothing, reducti
 def test_steps_are_those_of_autograd_and_torch_optim(rule, activation, samples):
     step, batches = make(rule, activation=activation, smoothing=0.1), minibatches(3, samples)
     losses, gradient, theta = by_autograd(step.network, batches, RULES[rule][1], activation, 0.1)
-    assert step.makes_many
+    assert step.one_by_one is None
     found = [step(batch, LR, step=k)[0].item() / samples for k, batch in enumerate(batches)]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(step.network.flat_grad.double(), gradient, rtol=1e-3, atol=1e-6)
@@ -99,8 +99,8 @@ def test_networks_of_any_width(sizes, samples, rule, dtype):
 def test_large_products_of_float32_are_left_to_cublas():
     sizes = (784, 1500, 1100, 10)
     (batch,) = minibatches(1, 1024, sizes)
-    assert list(make(sizes=sizes).make_many([batch], [LR], 0)) == []
-    assert len(list(make(dtype=torch.bfloat16, sizes=sizes).make_many([batch], [LR], 0))) == 1
+    assert list(make(sizes=sizes).steps([batch], [LR], 0)) == []
+    assert len(list(make(dtype=torch.bfloat16, sizes=sizes).steps([batch], [LR], 0))) == 1
 
 
 def test_tensor_float_32_where_torch_may_use_it():
@@ -126,7 +126,7 @@ def test_bits_are_those_of_as_many_calls(rule, dtype, reduction):
     losses = [one_by_one(batch, lr, step=k)[0] for k, (batch, lr) in enumerate(zip(batches, rates, strict=True))]
     found = [together(batches[0], rates[0])[0]]
     for start, stop in ((1, 33), (33, 38)):
-        ((loss, size, count, _),) = together.make_many(batches[start:stop], rates[start:stop], start)
+        ((count, loss, size, _),) = together.steps(batches[start:stop], rates[start:stop], start)
         assert (size, count) == (64.0 * (stop - start), stop - start)
         found.append(loss)
     assert torch.equal(sum(found), sum(losses))
@@ -152,7 +152,7 @@ def test_weights_that_were_written_by_others_are_rounded_anew():
 def test_a_step_that_is_not_finite_is_found_when_looked_for():
     step, batches = make(), minibatches(40)
     batches[20].x[5, 2] = float("nan")
-    list(step.make_many(batches[:32], [LR] * 32, 0))
+    list(step.steps(batches[:32], [LR] * 32, 0))
     with pytest.raises(NotFinite, match=r"^step 21 is not finite"):
         step.finiteness.look(32, LR)
 
@@ -168,7 +168,7 @@ def test_groups_of_any_size_come_to_the_same(run_cli, tmp_path, config, precisio
             "--trainer.default_root_dir", tmp_path / str(size), "--trainer.limit_train_batches", 45,
         )  # fmt: skip
         trained[size] = cli.model
-    assert trained[1]._hand_step.makes_many
+    assert trained[1].engine.one_by_one is None
     assert torch.equal(trained[1].network.flat, trained[50].network.flat)
     ours, theirs = (trained[size].curves.history["train/loss"] for size in (1, 50))
     assert ours == theirs

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, normalize
 
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.adversary import VirtualAdversary
-from mlp_lightning.engines.step import HandStep
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.optim import SGD, Adam, Muon
@@ -31,7 +31,7 @@ def minibatches(count, samples=16, dtype=torch.float64):
 def train(rule, *, steps=20, lr=0.1, dtype=torch.float64, keep_gradient=False, reduction="mean", **options):
     """The step and the weights after some steps."""
     net = network(dtype)
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), rule(net), reduction=reduction, **options)
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), rule(net), reduction=reduction, **options)
     for batch in minibatches(steps, dtype=dtype):
         step(batch, lr, keep_gradient=keep_gradient)
     return step, net
@@ -69,7 +69,7 @@ def flat_weights(model):
 def test_plain_sgd_adds_to_the_weights_what_torch_does(weight_decay, reduction):
     lr = 0.1 if reduction == "mean" else 0.01
     step, net = train(lambda n: SGD([n.flat], lr, weight_decay=weight_decay), lr=lr, reduction=reduction)
-    assert step.adds_to_weights
+    assert step.is_fused
     expected = train_with_torch(lambda p: torch.optim.SGD(p, lr, weight_decay=weight_decay), reduction=reduction)
     torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-12, atol=1e-12)
 
@@ -83,7 +83,7 @@ def weights_decay(parameters):
 def test_plain_sgd_inside_the_product_spares_the_biases_the_decay():
     decay = {"weight_decay": 0.01, "decay_biases": False}
     step, net = train(lambda n: SGD([n.flat], 0.1, weight_numel=n.weight_numel, **decay))
-    assert step.adds_to_weights
+    assert step.is_fused
     expected = train_with_torch(lambda p: torch.optim.SGD(weights_decay(p), 0.1))
     torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-12, atol=1e-12)
 
@@ -103,7 +103,7 @@ def test_plain_sgd_inside_the_product_spares_the_biases_the_decay():
 )
 def test_whatever_needs_the_gradient_first_gets_it(rule, theirs, options):
     step, net = train(rule, **options)
-    assert not step.adds_to_weights
+    assert not step.is_fused
     expected = train_with_torch(theirs, clip=options.get("clip_norm"))
     torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-9, atol=1e-10)
 
@@ -129,7 +129,7 @@ def test_an_adversary_goes_where_autograds_does(rule, theirs, reduction, clip):
     net = network()
     term = VirtualAdversary(net, weight=weight, eps=eps, xi=xi)
     loss = SoftmaxCrossEntropy("sum", **settings)
-    step = HandStep(net, loss, rule(net), reduction=reduction, clip_norm=clip, adversary=term, seed=seed)
+    step = engine_of(net, loss, rule(net), reduction=reduction, clip_norm=clip, adversary=term, seed=seed)
 
     model = torch_network(network())
     optimizer, draws = theirs(model.parameters()), Draws(seed, "vat")
@@ -160,7 +160,7 @@ def test_an_adversary_of_no_weight_changes_nothing_but_roundings():
     _, plain = train(lambda n: SGD([n.flat], 0.1))
     net = network()
     term = VirtualAdversary(net, weight=0.0, eps=1.0)
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), SGD([net.flat], 0.1), reduction="mean", adversary=term)
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), SGD([net.flat], 0.1), reduction="mean", adversary=term)
     for t, batch in enumerate(minibatches(20)):
         step(batch, 0.1, step=t)
     torch.testing.assert_close(net.flat, plain.flat, rtol=1e-12, atol=1e-12)
@@ -171,7 +171,7 @@ def test_an_adversarys_directions_follow_from_seed_and_step():
         net = network()
         term = VirtualAdversary(net, weight=1.0, eps=1.0)
         rule = SGD([net.flat], 0.1)
-        step = HandStep(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", adversary=term, seed=seed)
+        step = engine_of(net, SoftmaxCrossEntropy("sum"), rule, reduction="mean", adversary=term, seed=seed)
         for t, batch in enumerate(minibatches(2), start=first_step):
             step(batch, 0.1, step=t)
         return net.flat
@@ -190,7 +190,7 @@ def test_an_adversary_in_few_bits_goes_where_float64_goes(rule, products):
         # The same ξ for all: how much it changes r is for its own tests to say.
         term = VirtualAdversary(net, weight=1.0, eps=0.5, xi=0.3, dtype=of_products)
         loss = SoftmaxCrossEntropy("sum")
-        step = HandStep(net, loss, rule(net), reduction="mean", dtype_of_products=of_products, adversary=term)
+        step = engine_of(net, loss, rule(net), reduction="mean", dtype_of_products=of_products, adversary=term)
         for t, batch in enumerate(minibatches(20, dtype=dtype)):
             step(batch, 0.01, step=t)
         ends.append(net.flat.double())
@@ -219,10 +219,10 @@ def test_keeping_the_gradient_changes_no_bit_of_the_update(dtype):
 def test_constraints_follow_every_step(constraints, rule, is_fused):
     """Torch's softshrink and renorm after the same step without them, one step at a time."""
     net = network()
-    step = HandStep(net, SoftmaxCrossEntropy("sum"), rule(net), reduction="mean", **constraints)
-    assert step.adds_to_weights is is_fused
+    step = engine_of(net, SoftmaxCrossEntropy("sum"), rule(net), reduction="mean", **constraints)
+    assert step.is_fused is is_fused
     plain = network()
-    plain_step = HandStep(plain, SoftmaxCrossEntropy("sum"), rule(plain), reduction="mean")
+    plain_step = engine_of(plain, SoftmaxCrossEntropy("sum"), rule(plain), reduction="mean")
     for batch in minibatches(5):
         plain.flat.copy_(net.flat)
         step(batch, 0.05)
@@ -244,7 +244,7 @@ def test_muon_takes_the_products_dtype(dtype):
     for products in (None, dtype):
         start = network(torch.float32)
         rule = Muon([start.flat], 0.01, shapes)
-        step = HandStep(start, SoftmaxCrossEntropy("sum"), rule, reduction="mean", dtype_of_products=products)
+        step = engine_of(start, SoftmaxCrossEntropy("sum"), rule, reduction="mean", dtype_of_products=products)
         for batch in minibatches(5, dtype=torch.float32):
             step(batch, 0.01)
         assert rule.dtype_of_products == products
@@ -274,7 +274,7 @@ def test_mixed_precision_goes_where_float64_goes(rule):
     _, exact = train(rule, lr=0.01)
     step, mixed = train(rule, lr=0.01, dtype=torch.float32, dtype_of_products=torch.bfloat16)
     assert mixed.flat.dtype == mixed.flat_grad.dtype == torch.float32
-    assert step.adds_to_weights is isinstance(step.rule, SGD)
+    assert step.is_fused is isinstance(step.rule, SGD)
     error = (mixed.flat.double() - exact.flat).norm()
     assert 0 < error < 0.05 * (exact.flat - start).norm()
 
@@ -287,7 +287,7 @@ class TestLossScaling:
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
         rule = SGD([net.flat], 0.1)
         loss = SoftmaxCrossEntropy("sum")
-        return net, scaler, HandStep(net, loss, rule, reduction="mean", dtype_of_products=torch.float16, scaler=scaler)
+        return net, scaler, engine_of(net, loss, rule, reduction="mean", dtype_of_products=torch.float16, scaler=scaler)
 
     def test_the_gradient_does_not_depend_on_the_scale(self):
         gradients = []
@@ -304,7 +304,7 @@ class TestLossScaling:
         shares = []
         for scale in (1.0, 2.0**16):
             net, _, step = self.make(scale)
-            step._dloss = lambda n, logits, step=step: step.scaler.scale(logits.new_ones(())) * 1e-8
+            step._dloss = lambda n, logits, step=step: step.recipe.scaler.scale(logits.new_ones(())) * 1e-8
             (batch,) = minibatches(1, dtype=torch.float32)
             step(batch, 0.0)
             shares.append(float((net.flat_grad != 0).float().mean()))

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from fixtures.steps import engine_of
 
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.engines.finiteness import LetPass, NotFinite
+from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.engines.native.chain import has_chain
-from mlp_lightning.engines.native.engine import Evaluator
-from mlp_lightning.engines.step import HandStep
-from mlp_lightning.engines.torch.passes import Workspace
+from mlp_lightning.engines.native.passes import NativePasses
+from mlp_lightning.engines.passes import Evaluator
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.optim import SGD, Adam, AdamW, NAdam
@@ -30,7 +30,7 @@ def make(rule="sgd", dtype=None, *, loss=None, reduction="mean", activation="rel
     net = MLP(SIZES, activation, "he_normal", generator=torch.Generator().manual_seed(0), dtype=of)
     make_rule = RULES[rule] if isinstance(rule, str) else rule
     loss = SoftmaxCrossEntropy("sum") if loss is None else loss
-    return HandStep(net, loss, make_rule(net), reduction=reduction, dtype_of_products=dtype, **options)
+    return engine_of(net, loss, make_rule(net), reduction=reduction, dtype_of_products=dtype, **options)
 
 
 def minibatches(count=5, samples=64):
@@ -63,11 +63,11 @@ def test_bits_are_those_of_as_many_calls(rule, reduction, dtype, threads):
     batches = minibatches(samples=200 if threads == 2 else 64)
     rates = [lr if reduction == "mean" else lr / 64 for lr in RATES]
     together, one_by_one = (make(rule, dtype, reduction=reduction) for _ in range(2))
-    assert together.makes_many
+    assert together.one_by_one is None
     expected = call(one_by_one, batches, rates)
     # Begun by a call, as after a step that was recorded.
     found = call(together, batches[:1], rates[:1])
-    found += [made[:2] for made in together.make_many(batches[1:], rates[1:], 1)]
+    found += [made[1:3] for made in together.steps(batches[1:], rates[1:], 1)]
     assert found == expected
     assert_equal(together, one_by_one)
     # And gone on with by another.
@@ -88,18 +88,18 @@ def with_validation(batches, samples=9):
 
 
 def evaluator_of(step):
-    return Evaluator(Workspace(step.network), step.loss)
+    return Evaluator(NativePasses(step.network), step.loss)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
 def test_validation_samples_are_evaluated_after_each_step(rule, dtype, threads):
     batches = with_validation(minibatches())
     together, one_by_one = (make(rule, dtype) for _ in range(2))
-    assert together.makes_many_evaluated
-    found = list(together.make_many(batches, RATES, 0, evaluator_of(together)))
+    assert together.evaluates_steps
+    found = list(together.steps(batches, RATES, 0, evaluator_of(together)))
     workspace, loss = evaluator_of(one_by_one)
     for several, batch, lr in zip(found, batches, RATES, strict=True):
-        assert several[:2] == one_by_one(batch, lr, keep_gradient=False)
+        assert several[1:3] == one_by_one(batch, lr, keep_gradient=False)
         logits = workspace.forward(batch.val_x)
         right = (logits.argmax(1) == batch.val_y).sum()
         assert several.evaluated == (loss.forward(logits, batch.val_y)[0], right)
@@ -130,10 +130,10 @@ def test_minibatches_with_zeros_and_without_take_turns(where, rule, evaluated_ro
             batches[k].x.mul_(4.0)
         for k in (0, 2):
             batches[k].val_x.mul_(4.0)
-    found = list(together.make_many(batches, RATES, 0, Evaluator(Workspace(together.network, None, 16), together.loss)))
-    workspace, loss = Workspace(one_by_one.network, None, 16), one_by_one.loss
+    found = list(together.steps(batches, RATES, 0, Evaluator(NativePasses(together.network, None, 16), together.loss)))
+    workspace, loss = NativePasses(one_by_one.network, None, 16), one_by_one.loss
     for several, batch, lr in zip(found, batches, RATES, strict=True):
-        assert several[:2] == one_by_one(batch, lr, keep_gradient=False)
+        assert several[1:3] == one_by_one(batch, lr, keep_gradient=False)
         assert several.evaluated[0] == loss.forward(workspace.forward(batch.val_x), batch.val_y)[0]
     assert_equal(together, one_by_one)
     # The weights are where those look that make no steps in C.
@@ -157,7 +157,7 @@ def test_the_answer_is_the_one_of_argmax(biases):
         layer.weight.detach().zero_()
     evaluated.network.layers[-1].bias.detach().copy_(torch.tensor(biases))
     batches = with_validation(minibatches(count=1), samples=50)
-    (several,) = step.make_many(batches, [0.0], 0, evaluator_of(evaluated))
+    (several,) = step.steps(batches, [0.0], 0, evaluator_of(evaluated))
     assert several.evaluated[1] == (batches[0].val_y == torch.tensor(biases).argmax()).sum()
 
 
@@ -169,9 +169,9 @@ def test_samples_that_c_does_not_evaluate_are_left_to_calls():
         first._replace(val_y=first.val_y.int()),
     ]
     for other in others:
-        assert list(step.make_many([second, other], RATES[:2], 0, evaluator_of(step))) == []
+        assert list(step.steps([second, other], RATES[:2], 0, evaluator_of(step))) == []
     none = second._replace(val_x=second.val_x[:0], val_y=second.val_y[:0])
-    assert list(step.make_many([none], RATES[:1], 0, evaluator_of(step))) == []
+    assert list(step.steps([none], RATES[:1], 0, evaluator_of(step))) == []
 
 
 @pytest.mark.parametrize("rule", ["sgd", "adam"])
@@ -179,7 +179,7 @@ def test_a_step_that_overflows_has_no_evaluation(rule, dtype):
     step = make(rule, dtype)
     for layer, scale in zip(step.network.layers, (1e-36, 1e25, 1e15), strict=True):
         layer.weight.detach().mul_(scale)
-    steps = step.make_many(with_validation(minibatches()), RATES, 7, evaluator_of(step))
+    steps = step.steps(with_validation(minibatches()), RATES, 7, evaluator_of(step))
     if rule == "sgd":
         assert next(steps).evaluated is None
         with pytest.raises(NotFinite):
@@ -193,7 +193,7 @@ def test_a_step_that_is_not_finite_is_left_to_a_call(rule, dtype):
     batches = minibatches()
     batches[3].x[5, 2] = float("nan")
     together, one_by_one = (make(rule, dtype) for _ in range(2))
-    found = [made[:2] for made in together.make_many(batches, RATES, 0)]
+    found = [made[1:3] for made in together.steps(batches, RATES, 0)]
     assert found == call(one_by_one, batches[:3], RATES[:3])
     assert_equal(together, one_by_one)
     with pytest.raises(NotFinite, match=r"^step 4 is not finite: the input has nan in sample 5 of the minibatch, col"):
@@ -209,7 +209,7 @@ def test_a_gradient_that_overflows(rule, dtype):
     batches = minibatches()
 
     def go_on():
-        made = list(step.make_many(batches, RATES, 7))
+        made = list(step.steps(batches, RATES, 7))
         call(step, batches[len(made) :], RATES[len(made) :], 7)
 
     with pytest.raises(NotFinite, match=r"^step 8 is not finite: the gradient of layer . overflows"):
@@ -227,7 +227,7 @@ def test_minibatches_of_another_kind_are_left_to_calls(dtype):
         first._replace(x=first.x.t().contiguous().t()),
     ]
     for other in others:
-        assert list(step.make_many([second, other], RATES[:2], 0)) == []
+        assert list(step.steps([second, other], RATES[:2], 0)) == []
     assert torch.equal(step.network.flat, before)
     assert step.samples_seen == 0
 
@@ -236,7 +236,7 @@ def test_minibatches_of_another_kind_are_left_to_calls(dtype):
 def test_a_class_that_there_is_not_is_left_to_a_call():
     step, batches = make(), minibatches()
     batches[1].y[7] = SIZES[-1]
-    assert len(list(step.make_many(batches, RATES, 0))) == 1
+    assert len(list(step.steps(batches, RATES, 0))) == 1
     with pytest.raises((RuntimeError, IndexError)):
         step(batches[1], RATES[1], step=1)
 
@@ -256,24 +256,22 @@ def test_a_class_that_there_is_not_is_left_to_a_call():
         {"max_norm": 1.0},
         {"dropout": Dropout(SIZES, 0.1, 0.0, 0)},
         {"accumulate": 2},
-        {"skips": True},
+        {"nonfinite": "skip"},
         {"loss": SoftmaxCrossEntropy("sum", label_smoothing=0.1)},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_what_needs_more_is_made_by_calls(options):
-    assert not make(**options).makes_many
+    assert make(**options).one_by_one is not None
 
 
 @pytest.mark.skipif(not has_chain(is_mixed=False), reason="no compiler or BLAS")
 def test_who_compares_steps_gets_every_one():
-    step = make()
-    step.finiteness = LetPass(step.workspace)
-    assert not step.makes_many
+    assert make(nonfinite="ignore").one_by_one is not None
 
 
 @pytest.mark.parametrize("options", [{"activation": "tanh"}, {"of": torch.float64}])
 def test_networks_that_c_does_not_take_are_left_to_calls(options):
     step = make(**options)
     batches = [batch._replace(x=batch.x.to(step.network.flat.dtype)) for batch in minibatches()]
-    assert not step.makes_many or list(step.make_many(batches, RATES, 0)) == []
+    assert step.one_by_one is not None or list(step.steps(batches, RATES, 0)) == []

@@ -17,6 +17,19 @@ ENGINES: dict[str, type[Engine]] = {
 AUTO = "auto"
 
 
+class RefusedError(UserError):
+    """An engine that was asked for cannot make the steps of a training.
+
+    Args:
+        wanted: the engine.
+        reason: why not, in words.
+    """
+
+    def __init__(self, wanted: str, reason: str) -> None:
+        super().__init__(f"trainer.engine: got {wanted}, which refuses: {reason}; {AUTO} takes one that can")
+        self.reason = reason
+
+
 class Chosen(NamedTuple):
     """An engine for a training, and why each faster one was refused."""
 
@@ -40,7 +53,8 @@ def choose(recipe: StepRecipe, wanted: str = AUTO) -> Chosen:
         wanted: a key of ``ENGINES``, or ``auto`` for the first that does not refuse.
 
     Raises:
-        UserError: the engine that was asked for refuses, or there is none of that name.
+        RefusedError: the engine that was asked for refuses.
+        UserError: there is none of that name.
     """
     if wanted == AUTO:
         refusals: dict[str, str] = {}
@@ -53,5 +67,5 @@ def choose(recipe: StepRecipe, wanted: str = AUTO) -> Chosen:
         raise UserError(f"trainer.engine: got {wanted}, must be {AUTO} or one of {', '.join(ENGINES)}")
     reason = ENGINES[wanted].refuses(recipe)
     if reason is not None:
-        raise UserError(f"trainer.engine: got {wanted}, which refuses: {reason}; {AUTO} takes one that can")
+        raise RefusedError(wanted, reason)
     return Chosen(ENGINES[wanted](recipe), {})

@@ -22,8 +22,10 @@ from mlp_lightning.training.module import MLPModule
 
 if TYPE_CHECKING:
     EngineName = str
+    CheckedEngine = str
 else:
     EngineName = Literal[AUTO, *ENGINES]
+    CheckedEngine = Literal["all", AUTO, *ENGINES]
 
 # Options of Lightning that may be a share of minibatches.
 SHARES = (
@@ -117,13 +119,21 @@ class Trainer(pl.Trainer):
         minibatches = self.num_training_batches
         return estimate if math.isinf(minibatches) else length_of(self, int(minibatches)).steps
 
-    def check(self, model: MLPModule, datamodule: DataModule, ckpt_path: str | None = None) -> None:
+    def check(
+        self,
+        model: MLPModule,
+        datamodule: DataModule,
+        ckpt_path: str | None = None,
+        engine: CheckedEngine | None = None,
+    ) -> None:
         """Prove every hand-derived gradient and update against torch's, on this config and data.
 
         Args:
             model: the network and how it learns.
             datamodule: the data.
             ckpt_path: a checkpoint to take the weights from; null for initial ones.
+            engine: what makes the steps that are proved, ``all`` for each engine that does not refuse; null for
+                trainer.engine.
         """
         from mlp_lightning.commands.check.command import STEPS, check
         from mlp_lightning.training.setup import stand
@@ -138,6 +148,7 @@ class Trainer(pl.Trainer):
             precision=self.precision,
             steps_per_epoch=standing.steps_per_epoch,
             total_steps=standing.total_steps,
+            engine=engine or self.engine,
         )
         if not passed:
             sys.exit(1)

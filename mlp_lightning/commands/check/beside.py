@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mlp_lightning.commands.check import oracle as check_oracle
 from mlp_lightning.commands.check import oracle_rules as check_oracle_rules
 from mlp_lightning.commands.check.adversary import AdversaryBeside
-from mlp_lightning.commands.check.gradients import allowance, kept_entries, parameter_gradients
+from mlp_lightning.commands.check.gradients import allowance, kept_entries, mixed_allowance, parameter_gradients
 from mlp_lightning.commands.check.oracle import Gradients
 from mlp_lightning.commands.check.oracle_mixup import mixed_targets
 from mlp_lightning.commands.check.rounding import rounding_errors
@@ -31,8 +31,10 @@ class Beside(pl.Callback):
     shows in its own link alone, and no rounding error grows from step to step, as it would between two trainings.
     """
 
-    def __init__(self, network: MLP, options: Mapping[str, Any], steps: int) -> None:
-        self.options, self.steps = options, steps
+    def __init__(
+        self, network: MLP, options: Mapping[str, Any], steps: int, products: torch.dtype | None = None
+    ) -> None:
+        self.options, self.steps, self.products = options, steps, products
         self.parameters = {
             name: nn.Parameter(torch.empty_like(gradient, dtype=torch.float64), requires_grad=False)
             for name, gradient in parameter_gradients(network).items()
@@ -82,12 +84,17 @@ class Beside(pl.Callback):
 
         (ours,) = self.passes
         self.passes.clear()
-        found = on_our_sides(oracle, ours.sides, self.options["activation"], module.network.flat.dtype)
+        dtype = self.products or module.network.flat.dtype
+        found = on_our_sides(oracle, ours.sides, self.options["activation"], dtype)
         self.followed += found.followed
         self.units += sum(side.numel() for side in ours.sides)
-        exact, rough = ({name: one.values[name] for name in self.parameters} for one in (found.exact, found.rough))
+        # In mixed precision, what all of autograd in that dtype makes of it.
+        sides = ours.sides if self.options["activation"] in check_oracle.KINKED else ()
+        coarse = oracle(self.products, sides) if self.products else None
+        tensors = [one.values for one in (found.exact, coarse or found.rough)]
+        exact, rough = ({name: values[name].double() for name in self.parameters} for values in tensors)
         errors = rounding_errors(found.exact.trace)
-        self._compare_running(module, found, errors)
+        self._compare_running(module, found, errors, coarse)
         if module.adversary is not None:
             term = self.adversary.term(module.adversary, self.before, batch, len(self.rates) - 1, found, masks)
             term_errors = rounding_errors(term.exact.trace)
@@ -97,16 +104,24 @@ class Beside(pl.Callback):
         clipped, clipped_rough = (check_oracle_rules.clip(total, self.options) for total in (exact, rough))
         for name, gradient in parameter_gradients(module.network).items():
             expected = clipped[name]
-            # Clipping shortens errors along with what they are errors of; zeros do not tell by how much.
-            kept = float((expected / exact[name]).nan_to_num().abs().max()) or 1.0
-            allowed = allowance(expected, clipped_rough[name], errors[name] * kept, gradient.dtype)
+            if coarse is not None:
+                allowed = mixed_allowance(expected, clipped_rough[name], coarse.dtype)
+            else:
+                # Clipping shortens errors along with what they are errors of; zeros do not tell by how much.
+                kept = float((expected / exact[name]).nan_to_num().abs().max()) or 1.0
+                allowed = allowance(expected, clipped_rough[name], errors[name] * kept, dtype)
             self.gradients[name].append(compare(name, gradient, expected, allowed))
 
-    def _compare_running(self, module: MLPModule, found: Oracles, errors: Mapping[str, float]) -> None:
+    def _compare_running(
+        self, module: MLPModule, found: Oracles, errors: Mapping[str, float], coarse: Gradients | None
+    ) -> None:
         """Batch norm's running statistics against those that torch's own make of the minibatch."""
         after = module.network.state_dict()
         for name, expected in found.exact.running.items():
-            allowed = allowance(expected, found.rough.running[name], errors[name], after[name].dtype)
+            if coarse is not None:
+                allowed = mixed_allowance(expected, coarse.running[name], coarse.dtype)
+            else:
+                allowed = allowance(expected, found.rough.running[name], errors[name], after[name].dtype)
             self.running.setdefault(name, []).append(compare(name, after[name], expected, allowed))
 
     def _compare_movement(self, module: MLPModule) -> None:
@@ -149,8 +164,11 @@ class Beside(pl.Callback):
         taken = len(self.rates)
         found = [worst(rows, f"gradient of {name}, steps 1–{taken}") for name, rows in self.gradients.items()]
         found += [worst(rows, f"{name}, steps 1–{taken}") for name, rows in self.running.items()]
-        for name, rows in self.movements.items():
+        # Muon's own products are rounded too, and what its polynomials make of that is proved in float32.
+        movements = {} if self.products and self.options["optimizer"] == "muon" else self.movements
+        for name, rows in movements.items():
             found.append(rows[0]._replace(name=f"{name}, step 1"))
             if taken > 1:
                 found.append(worst(rows[1:], f"{name}, steps 2–{taken}"))
-        return self.adversary.rows() + found
+        # The adversary's own tensors are proved in float32: in fewer bits its trial step is too coarse.
+        return found if self.products else self.adversary.rows() + found

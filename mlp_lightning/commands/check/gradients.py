@@ -83,6 +83,22 @@ def allowance(oracle64: Tensor, oracle32: Tensor, errors: float, dtype: torch.dt
     return ALLOWED * torch.finfo(dtype).eps * (measured / torch.finfo(torch.float32).eps + errors)
 
 
+def mixed_allowance(exact: Tensor, coarse: Tensor, dtype: torch.dtype) -> float:
+    """The error that products in ``dtype`` may cause in a tensor.
+
+    Four times what autograd makes of it with everything in that dtype, and as chance may make that small, four eps of
+    the largest entry. A formula is not proved by it: the same one is, in float32. A product that leaves out or repeats
+    a part of its operands is found.
+
+    Args:
+        exact: the tensor, in float64.
+        coarse: the same from a computation in ``dtype``.
+        dtype: of the products.
+    """
+    measured = float((coarse.to(torch.float64) - exact).abs().max())
+    return 4 * (measured + torch.finfo(dtype).eps * float(exact.abs().max()))
+
+
 def check_gradients(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> Table:
     """Logits, loss and every gradient, computed in the network's dtype.
 

@@ -14,6 +14,7 @@ from mlp_lightning.engines import constraints as constraints_file
 from mlp_lightning.engines import engine as engine_file
 from mlp_lightning.engines import transforms as transforms_file
 from mlp_lightning.engines.adversary import VirtualAdversary
+from mlp_lightning.engines.choice import ENGINES
 from mlp_lightning.engines.engine import Engine
 from mlp_lightning.engines.native.chain import NativeChain
 from mlp_lightning.engines.native.linear import NativeLinear, native_linear
@@ -21,6 +22,7 @@ from mlp_lightning.engines.native.loss import NativeCrossEntropy
 from mlp_lightning.engines.torch import in_place as in_place_file
 from mlp_lightning.engines.torch.in_place import IN_PLACE
 from mlp_lightning.engines.torch.passes import TorchPasses
+from mlp_lightning.errors import UserError
 from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.nn.draws import Draws
@@ -73,7 +75,7 @@ def build(sizes=SIZES, **options):
     return module
 
 
-def run(module, capsys, batches=None, *, precision="64-true", steps_per_epoch=3, total_steps=30):
+def run(module, capsys, batches=None, *, precision="64-true", steps_per_epoch=3, total_steps=30, engine="auto"):
     """Whether all passed, the failed rows by part, and the whole text."""
     passed = check(
         module,
@@ -81,6 +83,7 @@ def run(module, capsys, batches=None, *, precision="64-true", steps_per_epoch=3,
         precision=precision,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        engine=engine,
     )
     text = capsys.readouterr().out
     closing = text.splitlines()[-1]
@@ -263,11 +266,33 @@ def test_wrong_loss_of_mixed_targets(monkeypatch, capsys):
     assert failed["updates, float64"] == gradient_rows(EVERY_GRADIENT)
 
 
-@pytest.mark.parametrize(("precision", "parts"), [("64-true", 3), ("32-true", 5), ("bf16-mixed", 5)])
+@pytest.mark.parametrize(("precision", "parts"), [("64-true", 3), ("32-true", 5), ("bf16-mixed", 6)])
 def test_parts(precision, parts, capsys):
     _, _, text = run(build(), capsys, precision=precision)
-    assert text.count("verdict") == parts
-    assert ("float32" in text) == (parts == 5)
+    groups = text.count("one call of the engine")
+    assert text.count("verdict") == parts + groups
+    assert ("float32" in text) == (parts > 3)
+    assert ("in bf16-mixed, made by the engine" in text) == (precision == "bf16-mixed")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_by_its_name(engine, capsys):
+    module = build(activation="relu")
+    if engine == "triton" and not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"^trainer\.engine: got triton, which refuses: no CUDA device; auto"):
+            run(module, capsys, precision="32-true", engine=engine)
+        return
+    passed, failed, text = run(module, capsys, precision="32-true", engine=engine)
+    assert passed, failed
+    assert f"in float32, made by the engine {engine}" in text
+
+
+def test_all_engines(capsys):
+    passed, failed, text = run(build(activation="relu"), capsys, precision="32-true", engine="all")
+    assert passed, failed
+    for engine in ENGINES:
+        assert f"in float32, made by the engine {engine}" in text or f"\nengine {engine} refuses: " in text
+    assert "made by the engine reference" in text
 
 
 @pytest.mark.parametrize("total_steps", [1, 2, 7, float("inf")])
@@ -814,7 +839,8 @@ def test_formula_in_c_that_is_wrong(owner, method, norm, optimizer, monkeypatch,
     monkeypatch.setattr(owner, method, broken)
     passed, failed, _ = run(build(activation="relu", norm=norm, optimizer=optimizer), capsys, precision="32-true")
     assert not passed
-    assert set(failed) == {"updates, float32"}
+    # In groups what is wrong may be right, or wrong in another way.
+    assert set(failed) - {"groups of updates, float32"} == {"updates, float32"}
 
 
 def test_update_that_becomes_nan_fails(monkeypatch, capsys):

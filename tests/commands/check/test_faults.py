@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from mlp_lightning.commands.check.updates import check_updates
+from mlp_lightning.commands.check.updates import Training, check_updates
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.engine import Engine
 from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW
@@ -38,7 +38,8 @@ def recipe(path, divisor=1):
 
 def failed(path, dtype, divisor=1):
     module, batches = recipe(path, divisor)
-    table = check_updates(module, batches, dtype, steps_per_epoch=1, total_steps=STEPS)
+    precision = "64-true" if dtype == torch.float64 else "32-true"
+    table, *_ = check_updates(Training(module, batches, 1, STEPS), precision)
     return {row.name for row in table.rows if not row.passed}
 
 

@@ -2,9 +2,10 @@
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import lightning.pytorch as pl
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 
 class Length(NamedTuple):
@@ -21,7 +22,7 @@ class Length(NamedTuple):
     epochs: float
 
 
-def length_of(trainer: pl.Trainer, minibatches: int) -> Length:
+def length_of(trainer: "pl.Trainer", minibatches: int) -> Length:
     """What ``max_epochs`` and ``max_steps`` allow, whichever ends first.
 
     What nobody can know before the training is not counted: ``max_time``, early stopping, and signals.

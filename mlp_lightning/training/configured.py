@@ -1,8 +1,6 @@
 """What the options make: a module with its loss, network, update rule and schedule, which does not train yet."""
 
 import copy
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -25,19 +23,17 @@ from mlp_lightning.training.evaluation import Evaluation, Weights
 from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
 from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
-    AVERAGING_OPTIONS,
     OPTIMIZER_OPTIONS,
     SCHEDULE_OPTIONS,
     AveragingName,
     OptimizerName,
     ScheduleName,
     make_adversary,
-    make_averaging,
     make_dropout,
     make_loss,
     make_optimizer,
-    make_schedule,
 )
+from mlp_lightning.training.recipes import averaging_of, check_options, network_of, rule_of, schedule_of
 
 ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
 InitName = Literal[
@@ -174,17 +170,7 @@ class ConfiguredModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.save_hyperparameters()
-        for width in hidden:
-            if width < 1:
-                raise UserError(f"model.hidden: got {hidden}, every width must be at least 1")
-        for name, p in (("dropout", dropout), ("input_dropout", input_dropout)):
-            if not 0 <= p < 1:
-                raise UserError(f"model.{name}: got {p}, must be in [0, 1)")
-        for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value), ("max_norm", max_norm)):
-            if limit is not None and not (limit > 0 and math.isfinite(limit)):
-                raise UserError(f"model.{name}: got {limit}, must be above zero and finite")
-        if not 0 <= l1 < math.inf:
-            raise UserError(f"model.l1: got {l1}, must be zero or more and finite")
+        check_options(self.hparams)
         if shard_optimizer and optimizer in COUPLING:
             known = ", ".join(name for name in get_args(OptimizerName) if name not in COUPLING)
             raise UserError(
@@ -199,13 +185,6 @@ class ConfiguredModule(pl.LightningModule):
         self.shard: Shard | None = None
         self.optimizer_options = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS}
         self.schedule_options = {name: self.hparams[name] for name in SCHEDULE_OPTIONS}
-        self.averaging_options = {name: self.hparams[name] for name in AVERAGING_OPTIONS}
-        self.adversary_options = {name: self.hparams[name] for name in ADVERSARY_OPTIONS}
-        # Wrong settings are found before any data is loaded.
-        make_adversary(MLP([1, 1]), vat, self.adversary_options, loss=loss)
-        make_optimizer(torch.zeros(1), [(1, 1)], optimizer, lr, self.optimizer_options)
-        self.make_schedule(steps_per_epoch=1, total_steps=10**9)
-        make_averaging(averaging, self.averaging_options, total_steps=10**9)
         # The sum, always: the mean's scale goes in as ``dloss``, since a minibatch may be spread over devices.
         self.weigh(None if class_weights == "balanced" else class_weights)
         if class_weights == "balanced" and loss != "cross_entropy":
@@ -273,16 +252,7 @@ class ConfiguredModule(pl.LightningModule):
 
     def _build(self, sizes: tuple[int, ...]) -> None:
         self.check_widths(sizes[0], sizes[-1])
-        generator = torch.Generator().manual_seed(self.hparams["seed"])
-        self.train_from(
-            MLP(
-                sizes,
-                self.hparams["activation"],
-                self.hparams["init"],
-                norm=self.hparams["norm"],
-                generator=generator,
-            )
-        )
+        self.train_from(network_of(self.hparams, sizes))
         self.val_sums, self.test_sums, self.raw_sums, self.deformed_sums = (Evaluation(sizes[-1]) for _ in range(4))
 
     def train_from(self, network: MLP) -> None:
@@ -339,25 +309,18 @@ class ConfiguredModule(pl.LightningModule):
 
     def make_optimizer(self, network: MLP) -> torch.optim.Optimizer:
         """The update rule on a network."""
-        shapes = [(fan_out, fan_in) for fan_in, fan_out in itertools.pairwise(network.sizes)]
-        rule, lr = self.hparams["optimizer"], self.hparams["lr"]
-        return make_optimizer(network.flat, shapes, rule, lr, self.optimizer_options)
+        return rule_of(self.hparams, network)
 
     def make_schedule(self, steps_per_epoch: int, total_steps: float) -> Schedule:
         """The multiplier of the learning rate for a training of that length."""
-        return make_schedule(
-            self.hparams["schedule"],
-            self.schedule_options,
-            warmup_epochs=self.hparams["warmup_epochs"],
-            steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps,
-        )
+        return schedule_of(self.hparams, steps_per_epoch, total_steps)
 
     def make_adversary(self, dtype_of_products: torch.dtype | None = None) -> VirtualAdversary | None:
         """What adds the term of virtual adversarial training; None for none."""
-        vat, loss = self.hparams["vat"], self.hparams["loss"]
-        return make_adversary(self.network, vat, self.adversary_options, loss=loss, dtype_of_products=dtype_of_products)
+        vat, options = self.hparams["vat"], {name: self.hparams[name] for name in ADVERSARY_OPTIONS}
+        loss = self.hparams["loss"]
+        return make_adversary(self.network, vat, options, loss=loss, dtype_of_products=dtype_of_products)
 
     def make_averaging(self, total_steps: float) -> Averaging | None:
         """The share of the newest weights in their average for a training of that length; None for no average."""
-        return make_averaging(self.hparams["averaging"], self.averaging_options, total_steps=total_steps)
+        return averaging_of(self.hparams, total_steps)

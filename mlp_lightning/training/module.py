@@ -31,7 +31,7 @@ from mlp_lightning.training.curves import check_finite, means
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
 from mlp_lightning.training.gradient_hooks import GradientHooks
 from mlp_lightning.training.listeners import listens_to_gradients, unheard_hooks
-from mlp_lightning.training.options import make_constraints, make_transforms
+from mlp_lightning.training.recipes import recipe_of
 from mlp_lightning.training.runs.own_files import forget_paths
 from mlp_lightning.training.runs.return_point import check_state, newest_finite
 from mlp_lightning.training.take_up import check_content, check_training, check_weights
@@ -100,17 +100,12 @@ class MLPModule(ConfiguredModule):
     def make_recipe(self, optimizer: UpdateRule) -> StepRecipe:
         """What the steps of a fit consist of."""
         trainer, options = self.trainer, self.hparams
-        products = PRODUCTS.get(trainer.precision)
-        return StepRecipe(
-            network=self.network,
-            loss=self.loss,
-            rule=optimizer,
-            reduction=options["reduction"],
-            transforms=make_transforms(options["clip_norm"], options["clip_value"]),
-            constraints=make_constraints(options["l1"], options["max_norm"]),
-            dropout=self.make_dropout(products),
-            adversary=self.make_adversary(products),
-            products=products,
+        return recipe_of(
+            options,
+            self.network,
+            self.loss,
+            optimizer,
+            PRODUCTS.get(trainer.precision),
             scaler=getattr(trainer.precision_plugin, "scaler", None),
             workers=Workers(
                 size=trainer.world_size,
@@ -119,7 +114,6 @@ class MLPModule(ConfiguredModule):
             ),
             accumulate=getattr(trainer, "minibatches_per_update", 1),
             nonfinite="ignore" if self._lets_steps_pass else options["nonfinite"],
-            seed=options["seed"],
             readings=self.readings,
             hooks=GradientHooks(trainer, self, optimizer) if self._hears_gradients() else None,
         )

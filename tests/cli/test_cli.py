@@ -97,6 +97,7 @@ def test_print_config_is_a_config(
     options = yaml.safe_load(first)
     written = yaml.safe_load((CONFIG_FOLDER / "relu.yaml").read_text())
     assert options["model"]["lr"] == 0.5
+    assert options["test"] == written.pop("test")
     for group, values in written.items():
         for name, value in values.items():
             if (group, name) != ("model", "lr"):

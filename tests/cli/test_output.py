@@ -12,7 +12,7 @@ from mlp_lightning.cli import start
 from mlp_lightning.cli.output import plain, prepare_streams
 from mlp_lightning.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f'"{sys.executable}" "{ROOT / "train.py"}"'
 needs_shell = pytest.mark.skipif(os.name != "posix", reason="redirections of a POSIX shell")
 LETTERS = "a × b − c … ± → η Σ ² ₜ ‖ é 中 \udcff 🙂"

@@ -13,7 +13,7 @@ import torch
 
 from mlp_lightning.files.checkpoint_file import read_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIT = [
     *("fit", "--config", "adam.yaml", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
     *("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "30", "--trainer.limit_val_batches", "1"),

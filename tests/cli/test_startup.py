@@ -13,7 +13,7 @@ import yaml
 from mlp_lightning.cli.overview import COMMANDS, asks_for_overview
 from mlp_lightning.cli.start import LIGHT
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
     "lightning",
     "matplotlib",

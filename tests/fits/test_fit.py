@@ -26,7 +26,7 @@ from mlp_lightning.data.images.deform import Deform
 from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.training.distributed.strategy import START_METHODS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HIDDEN = [16, 8]
 SHORT = {
     "--trainer.accelerator": "cpu",

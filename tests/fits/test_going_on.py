@@ -97,13 +97,15 @@ def test_a_full_disk_ends_in_one_line(run_main, capsys, monkeypatch):
     assert line.startswith("error: a file of the run cannot be written: No space left on device; make room")
 
 
-def test_a_broken_file_that_is_no_full_disk_is_not_hidden(run_main, monkeypatch):
+def test_a_broken_file_that_is_no_full_disk_is_another_line(run_main, monkeypatch, capsys):
     def broken(self, *arguments, **options):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(cli.Report, "on_fit_start", broken)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(SystemExit) as ended:
         run_main(*FIT)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: a file: Input/output error"
 
 
 def test_ctrl_c_before_there_is_anything_to_save(capsys, monkeypatch):

@@ -48,7 +48,7 @@ def test_a_table_that_grows_is_tested_on_the_same_rows(tmp_path, table, run_main
     write(table, grown)
     capsys.readouterr()
     for command, name in (("test", "test/loss"), ("validate", "val/loss")):
-        run_main(command, *FIT[8:12], "--ckpt_path", checkpoint)
+        run_main(command, *FIT[8:12], "--ckpt_path", first / "checkpoints" / "best.ckpt")
         assert metrics(newest(tmp_path), name) == metrics(first, name)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
         assert "40 samples are new and" in line

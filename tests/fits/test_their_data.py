@@ -48,6 +48,8 @@ def test_files_to_metrics_to_predictions_to_an_export(kind, tmp_path, run_main):
         *("fit", "--data.dataset", kind, "--data.root", train, *options, "--trainer.accelerator", "cpu"),
         *("--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 15, "--trainer.log_every_n_steps", 1),
         *("--trainer.default_root_dir", tmp_path, "--model.hidden", "[8]", "--model.lr", 0.02),
+        # Those of the last epoch, which last.ckpt has.
+        *("--test", "last"),
     )
     (checkpoint,) = tmp_path.rglob("last.ckpt")
     metrics = json.loads((checkpoint.parent.parent / "metrics.json").read_text())

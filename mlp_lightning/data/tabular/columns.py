@@ -50,6 +50,8 @@ class NumericColumn:
 
     def __post_init__(self) -> None:
         # A checkpoint may hold anything.
+        if not isinstance(self.written, str):
+            raise TypeError(f"written must be a text, got {type(self.written).__name__}")
         if self.written and not self.truth:
             written_as(self.written)
 

@@ -470,7 +470,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_cla
     assert (len(data.train_y), len(data.test_y)) == (4 * files, 4)
     stored = np.arange(4 * 3072, dtype=np.uint32).reshape(4, 3, 32, 32).astype(np.uint8)
     assert np.array_equal(data.test_x.numpy(), stored.transpose(0, 2, 3, 1).reshape(4, -1) / np.float32(255))
-    assert data.preprocessing.to_dict() == {"kind": "image", "height": 32, "width": 32, "channels": 3}
+    assert data.preprocessing.to_dict() == {"kind": "image", "height": 32, "width": 32, "channels": 3, "divisor": 255}
 
 
 def test_cifar_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

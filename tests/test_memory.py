@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlp_lightning import memory
-from mlp_lightning.cli import start
+from mlp_lightning.cli import light, start
 from mlp_lightning.cli.main import CLI
 from mlp_lightning.memory import machine_memory, out_of_memory
 from mlp_lightning.training import memory_needed
@@ -137,7 +137,7 @@ def test_too_little_memory_is_one_line(run_main, data, monkeypatch, capsys, erro
         run_main("fit", *data)
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: out of memory")
-    monkeypatch.setitem(start.LIGHT, "predict", fails)
+    monkeypatch.setitem(light.LIGHT, "predict", fails)
     with pytest.raises(SystemExit) as ended:
         start.main(["predict"])
     assert ended.value.code == 2

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 import torch
 
-from mlp_lightning.cli.start import fail
+from mlp_lightning.cli.failure import fail
 from mlp_lightning.data.notes import note
 from mlp_lightning.printable import printable, printable_lines
 from mlp_lightning.training.callbacks.tables import data_table, format_table, imbalance, results_table

@@ -17,8 +17,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning.cli.config_files import CONFIG_FOLDER, find_configs
+from mlp_lightning.cli.failure import fail, system_error
+from mlp_lightning.cli.light import answer
 from mlp_lightning.cli.overview import COMMANDS, DESCRIPTION
-from mlp_lightning.cli.start import answer, fail, system_error
+from mlp_lightning.cli.trainer import CommandTrainer
 from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.data.module import DataModule
 from mlp_lightning.data.sources.options import OPTIONS_OF, SHARED
@@ -58,7 +60,6 @@ from mlp_lightning.training.runs.newest import Origin, changed_options, newest_c
 from mlp_lightning.training.runs.run_folder import is_first, log_folder, run_folder, tell, tensorboard_logger
 from mlp_lightning.training.runs.run_logger import EventsOfCheckpoints, RunLogger, make_logger
 from mlp_lightning.training.trained_options import check_trained
-from mlp_lightning.training.trainer import Trainer
 from mlp_lightning.training.trainer_options import check_trainer_options, given_options
 
 REFRESH_EVERY_N_STEPS = 50
@@ -109,7 +110,7 @@ class CLI(LightningCLI):
                 "description": DESCRIPTION,
                 **{name: {"description": COMMANDS[name]} for name in self.subcommands()},
             },
-            trainer_class=Trainer,
+            trainer_class=CommandTrainer,
             auto_configure_optimizers=False,
             # Without a logger the config goes to the root folder, where that of an earlier run may be.
             save_config_callback=SaveWholeConfig,
@@ -322,7 +323,7 @@ class CLI(LightningCLI):
             raise UserError(f"trainer: {error} (given: {options})") from error
         check_strategy(instance)
         if self.subcommand == "fit":
-            assert isinstance(instance, Trainer)
+            assert isinstance(instance, CommandTrainer)
             instance.check_callbacks_for(config.model)
         # After all that save at the same moments; as an option it would be refused where no checkpoints are wanted.
         self.interruption = Interruption(last if keeps else None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from mlp_lightning.data.array.mapped import MappedRows, Rows
 from mlp_lightning.data.batches import Batch, Batches
 from mlp_lightning.data.classes import check_each_class_trains, check_training_classes
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.images.deform import Deform
 from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.data.images.mixup import Mixup
@@ -19,7 +20,7 @@ from mlp_lightning.data.length import length_of, limited
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.sources.options import Channels, Missing, SourceOptions, source_options
 from mlp_lightning.data.sources.own import OWN, Trained, load_own, trained_on
-from mlp_lightning.data.sources.torchvision_sets import Dataset, load_dataset
+from mlp_lightning.data.sources.torchvision_sets import load_dataset
 from mlp_lightning.data.splitting.kept_split import changes, check_enough_left, in_minibatches, others, record_of
 from mlp_lightning.data.splitting.row_keys import row_keys
 from mlp_lightning.data.splitting.split_record import TRAIN, VAL, Recognised, SplitRecord, recognise, split_record

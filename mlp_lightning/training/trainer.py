@@ -1,8 +1,7 @@
-"""The Trainer with the commands that Lightning does not have."""
+"""The Trainer: steps in groups, by a chosen engine, with options that are refused in a line."""
 
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
@@ -12,7 +11,6 @@ from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mlp_lightning.data.length import Share, length_of
-from mlp_lightning.data.module import DataModule
 from mlp_lightning.engines.choice import AUTO, ENGINES
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.callback_options import check_callbacks, check_monitors
@@ -22,10 +20,8 @@ from mlp_lightning.training.module import MLPModule
 
 if TYPE_CHECKING:
     EngineName = str
-    CheckedEngine = str
 else:
     EngineName = Literal[AUTO, *ENGINES]
-    CheckedEngine = Literal["all", AUTO, *ENGINES]
 
 # Options of Lightning that may be a share of minibatches.
 SHARES = (
@@ -39,7 +35,7 @@ SHARES = (
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer, which runs steps in groups and can also prove and explain a step of what it would train.
+    """Lightning's Trainer, which runs steps in groups.
 
     Args:
         accumulate_grad_batches: Minibatches whose gradients make one update, as if they were one minibatch; the last
@@ -118,64 +114,3 @@ class Trainer(pl.Trainer):
         estimate = super().estimated_stepping_batches
         minibatches = self.num_training_batches
         return estimate if math.isinf(minibatches) else length_of(self, int(minibatches)).steps
-
-    def check(
-        self,
-        model: MLPModule,
-        datamodule: DataModule,
-        ckpt_path: str | None = None,
-        engine: CheckedEngine | None = None,
-    ) -> None:
-        """Prove every hand-derived gradient and update against torch's, on this config and data.
-
-        Args:
-            model: the network and how it learns.
-            datamodule: the data.
-            ckpt_path: a checkpoint to take the weights from; null for initial ones.
-            engine: what makes the steps that are proved, ``all`` for each engine that does not refuse; null for
-                trainer.engine.
-        """
-        from mlp_lightning.commands.check.command import STEPS, check
-        from mlp_lightning.training.setup import stand
-
-        standing = stand(self, model, datamodule, ckpt_path)
-        batches = [batch for batch, _ in zip(standing.batches, range(STEPS), strict=False)]
-        if self.minibatches_per_update > 1:
-            print(f"{self._accumulation}; here each is an update of its own\n")
-        passed = check(
-            model,
-            batches,
-            precision=self.precision,
-            steps_per_epoch=standing.steps_per_epoch,
-            total_steps=standing.total_steps,
-            engine=engine or self.engine,
-        )
-        if not passed:
-            sys.exit(1)
-
-    def explain(
-        self,
-        model: MLPModule,
-        datamodule: DataModule,
-        sample: int = 0,
-        html: str | None = None,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """Walk one minibatch through forward, loss, backward and update, with formulas and numbers.
-
-        Args:
-            model: the network and how it learns.
-            datamodule: the data.
-            sample: the sample to show in detail, counted in the order of the first epoch.
-            html: a file for the same as a page with pictures; null for none.
-            ckpt_path: a checkpoint to take the weights from; null for initial ones.
-        """
-        from mlp_lightning.commands.explain.command import explain
-
-        explain(self, model, datamodule, sample=sample, html=html, ckpt_path=ckpt_path)
-        if self.minibatches_per_update > 1:
-            print(f"\n{self._accumulation}; this is the walk of one that is an update of its own")
-
-    @property
-    def _accumulation(self) -> str:
-        return f"trainer.accumulate_grad_batches: {self.minibatches_per_update} minibatches make an update in fit"

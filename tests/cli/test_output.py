@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlp_lightning.cli import start
+from mlp_lightning.cli import light, start
 from mlp_lightning.cli.output import plain, prepare_streams
 from mlp_lightning.errors import UserError
 
@@ -124,7 +124,7 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys, error, said):
     def fails(arguments):
         raise error
 
-    monkeypatch.setitem(start.LIGHT, "predict", fails)
+    monkeypatch.setitem(light.LIGHT, "predict", fails)
     with pytest.raises(SystemExit) as ended:
         start.main(["predict"])
     assert ended.value.code == 2
@@ -135,7 +135,7 @@ def test_a_folder_that_is_gone(monkeypatch, capsys, tmp_path):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    monkeypatch.setitem(start.LIGHT, "predict", lambda arguments: os.getcwd())
+    monkeypatch.setitem(light.LIGHT, "predict", lambda arguments: os.getcwd())
     with pytest.raises(SystemExit) as ended:
         start.main(["predict"])
     monkeypatch.undo()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlp_lightning.cli.light import LIGHT
 from mlp_lightning.cli.overview import COMMANDS, asks_for_overview
-from mlp_lightning.cli.start import LIGHT
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.images.picture_files import find_pictures
 from mlp_lightning.data.images.pictures import picture_size
 from mlp_lightning.data.module import DataModule
@@ -16,7 +17,6 @@ from mlp_lightning.data.preprocessing import ArrayPreprocessing, CategoricalColu
 from mlp_lightning.data.sources.csv_file import table_parts
 from mlp_lightning.data.sources.options import existing
 from mlp_lightning.data.sources.own import OWN
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.data.tabular.cells import is_missing, number
 from mlp_lightning.data.tabular.column_kinds import Kind, Numbers, Texts
 from mlp_lightning.data.tabular.table_learning import ENOUGH_ROWS, UNNAMED, column_of, kinds_of, named

@@ -11,12 +11,12 @@ from mlp_lightning.data.array.labels import label_cells
 from mlp_lightning.data.array.mapped import MappedRows, Rows, as_features
 from mlp_lightning.data.array.scale import check_values, learned, sample_shape
 from mlp_lightning.data.classes import check_labels, encoded, label_texts, names_of
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.preprocessing import ArrayPreprocessing, ImagePreprocessing, TablePreprocessing
 from mlp_lightning.data.sources.options import SourceOptions, existing
 from mlp_lightning.data.sources.own import Split, Trained, set_apart
 from mlp_lightning.data.sources.part_names import PartName
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.data.tabular.cells import is_missing
 from mlp_lightning.errors import UserError
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.classes import check_labels, encoded, label_texts, names_of
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.preprocessing import TablePreprocessing
 from mlp_lightning.data.sources.options import SourceOptions, existing
 from mlp_lightning.data.sources.own import Split, Trained, set_apart
 from mlp_lightning.data.sources.part_names import PartName, part_of
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.data.tabular.cells import Place, is_missing
 from mlp_lightning.data.tabular.table_learning import column_of, learn_table
 from mlp_lightning.data.tabular.tables import Table, read_table

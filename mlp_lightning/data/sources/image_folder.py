@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.classes import encoded, names_of
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.images.picture_files import by_suffix, find_pictures, note_left_out
 from mlp_lightning.data.images.pictures import open_picture, pixels, resized
 from mlp_lightning.data.notes import note
@@ -17,7 +18,6 @@ from mlp_lightning.data.preprocessing import ImagePreprocessing
 from mlp_lightning.data.sources.folder_parts import class_folders, folder_parts
 from mlp_lightning.data.sources.options import SourceOptions, existing
 from mlp_lightning.data.sources.own import Split, Trained, set_apart
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.described import described_preprocessing
 from mlp_lightning.data.preprocessing import Preprocessing
 from mlp_lightning.data.sources.options import SourceOptions
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.data.splitting.split_record import SplitRecord, split_record
 from mlp_lightning.data.splitting.splits import stratified
 from mlp_lightning.errors import UserError

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.sources.torchvision_sets import Dataset
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.splitting.row_keys import row_keys
 from mlp_lightning.data.splitting.split_record import (
     PARTS,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.data.array.mapped import MappedRows, Rows
-from mlp_lightning.data.sources.torchvision_sets import Dataset
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.splitting.row_keys import find_rows, row_keys
 
 TRAIN, VAL, TEST = 0, 1, 2

@@ -1,16 +1,23 @@
 """Processes that are started within a fit, as in a notebook, and give back what they came to."""
 
 import io
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher, _WorkerOutput
 
-if TYPE_CHECKING:
-    from mlp_lightning.training.configured import ConfiguredModule
-
 RESULTS = "module"
+
+
+class GivesResults(Protocol):
+    """A module whose results another process can take."""
+
+    def given_results(self) -> dict[str, Any]:
+        """Weights, curves and results."""
+
+    def take_results(self, results: dict[str, Any]) -> None:
+        """Take what ``given_results`` gave in another process."""
 
 
 class ReturningLauncher(_MultiProcessingLauncher):
@@ -33,5 +40,5 @@ class ReturningLauncher(_MultiProcessingLauncher):
         super()._recover_results_in_main_process(worker_output, trainer)
 
 
-def _module(trainer: pl.Trainer) -> "ConfiguredModule":
-    return cast("ConfiguredModule", trainer.lightning_module)
+def _module(trainer: pl.Trainer) -> GivesResults:
+    return cast(GivesResults, trainer.lightning_module)

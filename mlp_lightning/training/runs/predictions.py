@@ -9,11 +9,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.images.deform import Deform
 from mlp_lightning.data.images.deform_options import DeformOptions
 from mlp_lightning.data.module import EVALUATION_BATCH_SIZE, DataModule
 from mlp_lightning.data.sources.own import OWN
-from mlp_lightning.data.sources.torchvision_sets import Dataset, load_dataset
+from mlp_lightning.data.sources.torchvision_sets import load_dataset
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.checkpoint_file import read_checkpoint, tested_file
 from mlp_lightning.nn import MeanSquaredError

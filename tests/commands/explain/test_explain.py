@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlp_lightning.commands.explain.command import explain, find_minibatch, walk
 from mlp_lightning.data import Batches
 from mlp_lightning.data.batches import Batch
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.module import DataModule
-from mlp_lightning.data.sources.torchvision_sets import Dataset
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.process.quiet import quiet_lightning

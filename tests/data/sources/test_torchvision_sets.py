@@ -14,8 +14,9 @@ import pytest
 import torch
 from torchvision import datasets
 
+from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.sources import torchvision_sets as sources
-from mlp_lightning.data.sources.torchvision_sets import SOURCES, Dataset, load_dataset
+from mlp_lightning.data.sources.torchvision_sets import SOURCES, load_dataset
 from mlp_lightning.errors import UserError
 
 ToIdx = Callable[..., bytes]

@@ -23,7 +23,10 @@ ROWS, SEED, FIRST = 24, 5, 3
 
 
 class Variant(NamedTuple):
-    """An engine, the dtype of the weights and of the products, and the error it may have, relative and per tensor."""
+    """An engine, the dtype of the weights and of the products, and its relative error.
+
+    With bfloat16 a unit near 0 may fall on the other side of the kink.
+    """
 
     engine: str
     dtype: torch.dtype
@@ -36,9 +39,9 @@ VARIANTS = {
     "reference, float32": Variant("reference", torch.float32, None, 2e-5),
     "torch, float64": Variant("torch", torch.float64, None, 1e-12),
     "torch, float32": Variant("torch", torch.float32, None, 2e-5),
-    "torch, bf16": Variant("torch", torch.float32, torch.bfloat16, 0.05),
+    "torch, bf16": Variant("torch", torch.float32, torch.bfloat16, 0.15),
     "native, float32": Variant("native", torch.float32, None, 2e-5),
-    "native, bf16": Variant("native", torch.float32, torch.bfloat16, 0.05),
+    "native, bf16": Variant("native", torch.float32, torch.bfloat16, 0.15),
 }
 
 

@@ -16,6 +16,7 @@ ALLOWED = {
     "data": GROUND | {"nn", "optim"},
     "engines": GROUND | {"nn", "optim", "data"},
     "training": GROUND | {"nn", "optim", "data", "engines", "figures"},
+    "loop": GROUND | {"nn", "optim", "data", "engines"},
     "predicting": GROUND | {"nn", "data"},
     "figures": GROUND,
     "commands": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures"},

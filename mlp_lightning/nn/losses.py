@@ -1,6 +1,7 @@
 """Losses over a minibatch of logits ``(B, K)`` and targets, with their backward passes.
 
-Targets are classes ``(B,)``, int64, or their probabilities ``(B, K)``, which stand in for the one-hot rows.
+Targets are classes ``(B,)``, int64, or their probabilities ``(B, K)``, which stand in for the one-hot rows; for squared
+error any numbers ``(B, K)``.
 
 ``forward(logits, targets) → (loss, cache)`` and ``backward(cache, dloss) → dlogits``. The loss is the sum of the
 samples' losses times ``scale``: ``1 / normalizer(logits, targets)`` for ``reduction="mean"`` and 1 for ``"sum"``. That
@@ -32,6 +33,10 @@ class SoftmaxCrossEntropy:
     w = 1. The mean divides by Σ_i w_{y_i}, which is B without weights. These are the definitions of
     ``torch.nn.CrossEntropyLoss``, but that for probabilities y the mean divides by Σ_i Σ_c w_c y_ic, as it does for
     one-hot rows, where torch's divides by B.
+
+    A row of targets s_i y_i, s_i ≥ 0, is sample i with weight s_i: its loss and its gradient are s_i ℓ_i and
+    s_i dℓ_i/dlogits, since both are linear in the row, with q = (1 − ε) s y + (ε/K) Σ_c s y_c. With class weights, all
+    1 if need be, the mean then divides by Σ_i s_i w_{y_i}: a weight of 2 equals the sample twice.
 
     Args:
         reduction: ``"mean"`` or ``"sum"`` over the minibatch.
@@ -121,7 +126,8 @@ class SoftmaxCrossEntropy:
             q = torch.full_like(like, smoothing / like.shape[1])
             q.scatter_(1, targets.unsqueeze(1), 1 - smoothing, reduce="add")
         else:
-            q = (targets.to(like) * (1 - smoothing)).add_(smoothing / like.shape[1])
+            targets = targets.to(like)
+            q = (targets * (1 - smoothing)).add_(targets.sum(1, keepdim=True) * (smoothing / like.shape[1]))
         return q if self.class_weights is None else q.mul_(self._weights(like))
 
     def _weights(self, like: Tensor) -> Tensor:
@@ -170,6 +176,27 @@ class MeanSquaredError:
         """dlogits ``(B, K)``, times the incoming ``dloss``."""
         difference, _, scale = cache
         return difference * (2 * scale * dloss)
+
+
+class WeightedSquaredError(MeanSquaredError):
+    """Squared error of weighted samples: loss Σ_i s_i Σ_c (x_ic − t_ic)², dlogits = 2 s_i (x_ic − t_ic).
+
+    Targets ``(B, K + 1)`` hold t_i and in the last column s_i. The mean divides by K Σ_i s_i: a weight of 2 equals the
+    sample twice.
+    """
+
+    def normalizer(self, logits: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        """What the mean divides by: K Σ_i s_i; that of classes ``(B,)``, which have no weights, B·K."""
+        weights = targets[:, -1] if targets.ndim == 2 else targets.new_ones(targets.shape)
+        return weights.sum() * logits.shape[1]
+
+    def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Cache]:
+        """The loss (0-dim) and the cache that ``backward`` takes."""
+        values, weights = targets[:, :-1], targets[:, -1:].to(logits)
+        _check_minibatch(logits, values, self.reduction)
+        difference = logits - values.to(logits)
+        scale = 1.0 if self.reduction == "sum" else 1.0 / self.normalizer(logits, targets)
+        return (difference.square() * weights).sum() * scale, (difference * weights, targets, scale)
 
 
 Loss = SoftmaxCrossEntropy | MeanSquaredError

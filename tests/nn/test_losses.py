@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlp_lightning.nn import LOSSES, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn.losses import WeightedSquaredError
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.5, 0.7, 2.0], dtype=torch.float64)
 OPTIONS = [
@@ -333,3 +334,33 @@ def test_bad_reduction_of_mse():
 def test_class_weights_of_another_shape(shape):
     with pytest.raises(ValueError, match=r"^class_weights must be \(K,\) = \(5,\), got \("):
         SoftmaxCrossEntropy(class_weights=torch.ones(shape)).forward(*draw(3))
+
+
+COUNTS = torch.tensor([2, 0, 1, 3, 1, 1, 4])
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_cross_entropy_of_weighted_rows_is_torchs_of_repeated_samples(assert_oracle, options):
+    logits, targets = draw(len(COUNTS))
+    ones = torch.ones(logits.shape[1], dtype=logits.dtype)
+    loss = SoftmaxCrossEntropy(**options | {"class_weights": ones if options["class_weights"] is None else WEIGHTS})
+    value, cache = loss.forward(logits, F.one_hot(targets, logits.shape[1]).to(logits) * COUNTS.unsqueeze(1))
+    leaf = logits.clone().requires_grad_()
+    oracle = torchs(loss, leaf.repeat_interleave(COUNTS, 0), targets.repeat_interleave(COUNTS))
+    assert_oracle("loss", value, oracle.detach())
+    assert_oracle("dlogits", loss.backward(cache), torch.autograd.grad(oracle, leaf)[0])
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_squared_error_of_weighted_rows_is_torchs_of_repeated_samples(assert_oracle, reduction):
+    logits, _ = draw(len(COUNTS))
+    values = torch.linspace(-2, 3, logits.numel(), dtype=logits.dtype).view_as(logits)
+    loss = WeightedSquaredError(reduction)
+    targets = torch.cat([values, COUNTS.to(logits).unsqueeze(1)], 1)
+    value, cache = loss.forward(logits, targets)
+    leaf = logits.clone().requires_grad_()
+    repeated = (part.repeat_interleave(COUNTS, 0) for part in (leaf, values))
+    oracle = F.mse_loss(*repeated, reduction=reduction)
+    assert_oracle("loss", value, oracle.detach())
+    assert_oracle("dlogits", loss.backward(cache), torch.autograd.grad(oracle, leaf)[0])
+    assert float(loss.normalizer(logits, targets)) == COUNTS.sum() * logits.shape[1]

@@ -62,7 +62,7 @@ class UpdateRule(torch.optim.Optimizer):
         options = {**self.defaults, **param_group}
         self.check(options)
         refuse_foreign_options(param_group)
-        super().add_param_group(param_group)
+        _plain(torch.optim.Optimizer.add_param_group)(self, param_group)
         refuse_parameters(self.param_groups[-1]["params"])
         if not options.get("decay_biases", True):
             shapes = [tuple(parameter.shape) for parameter in self.param_groups[-1]["params"]]
@@ -90,7 +90,11 @@ class UpdateRule(torch.optim.Optimizer):
                     state[key] = {name: value for name, value in state[key].items() if value is not None}
                     shapes = {name: self.state_shape(name, parameter, own) for name in self.state_names}
                     check_state(type(self).__name__, state[key], shapes)
-        super().load_state_dict({**state_dict, "state": state, "param_groups": groups})
+        _plain(torch.optim.Optimizer.load_state_dict)(self, {**state_dict, "state": state, "param_groups": groups})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state by the place of each tensor, and the options of each group, as torch's."""
+        return _plain(torch.optim.Optimizer.state_dict)(self)
 
     def state_shape(self, name: str, parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]:
         """The shape of a state tensor of that name, the parameter's unless a rule says otherwise."""
@@ -186,3 +190,8 @@ def zero_at_first(state: dict[str, Any], name: str, like: Tensor) -> Tensor:
             state[name] = torch.zeros_like(like)
     tensor: Tensor = state[name]
     return tensor
+
+
+def _plain(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's without the wrapper around it, which imports torch's compiler: that takes two seconds."""
+    return getattr(method, "__wrapped__", method)

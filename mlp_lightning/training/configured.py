@@ -21,6 +21,7 @@ from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation, Weights
 from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
+from mlp_lightning.training.names import ActivationName, InitName
 from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
     OPTIMIZER_OPTIONS,
@@ -34,18 +35,6 @@ from mlp_lightning.training.options import (
     make_optimizer,
 )
 from mlp_lightning.training.recipes import averaging_of, check_options, network_of, rule_of, schedule_of
-
-ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
-InitName = Literal[
-    "zeros",
-    "glorot_uniform",
-    "glorot_normal",
-    "he_normal",
-    "he_uniform",
-    "he_notebook",
-    "lecun_normal",
-    "orthogonal",
-]
 
 # Rules in which what becomes of an entry depends on others'.
 COUPLING = ("muon", "adam_norm")

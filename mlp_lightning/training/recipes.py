@@ -2,23 +2,27 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, get_args
 
 import torch
 
 from mlp_lightning.engines.recipe import StepRecipe
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn import MLP
-from mlp_lightning.nn.losses import Loss
+from mlp_lightning.nn import ACTIVATIONS, INITIALIZERS, LOSSES, MLP
+from mlp_lightning.nn.losses import Loss, Reduction
+from mlp_lightning.nn.norm import NormName
+from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.optim.update_rule import UpdateRule
 from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
     AVERAGING_OPTIONS,
+    AVERAGINGS,
     OPTIMIZER_OPTIONS,
     SCHEDULE_OPTIONS,
+    SCHEDULES,
     make_adversary,
     make_averaging,
     make_constraints,
@@ -30,6 +34,19 @@ from mlp_lightning.training.options import (
 
 Options = Mapping[str, Any]
 
+# The names of which an option is one.
+NAMED: dict[str, Collection[str]] = {
+    "activation": ACTIVATIONS,
+    "init": INITIALIZERS,
+    "norm": get_args(NormName),
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "averaging": AVERAGINGS,
+    "reduction": get_args(Reduction),
+    "nonfinite": ("stop", "skip"),
+}
+
 
 def check_options(options: Options) -> None:
     """Refuse values outside their ranges and options that do not fit together, before any data is loaded.
@@ -37,6 +54,9 @@ def check_options(options: Options) -> None:
     Raises:
         UserError: the first of them.
     """
+    for name, known in NAMED.items():
+        if options[name] not in known:
+            raise UserError(f"model.{name}: got {options[name]}, must be one of {', '.join(known)}")
     for width in options["hidden"]:
         if width < 1:
             raise UserError(f"model.hidden: got {options['hidden']}, every width must be at least 1")

@@ -91,14 +91,19 @@ class Loop:
         if self.averaging is None:
             return
         share, average = self.averaging[0](step), self.averaging[1]
-        average_(average.flat, self.recipe.network.flat, share)
-        if average.running is not None and self.recipe.network.running is not None:
-            average_(average.running, self.recipe.network.running, share)
+        average_(average.flat, self.network.flat, share)
+        if average.running is not None and self.network.running is not None:
+            average_(average.running, self.network.running, share)
+
+    @property
+    def network(self) -> MLP:
+        """The network that is trained."""
+        return self.recipe.network
 
     @property
     def evaluated_network(self) -> MLP:
         """The network with the averaged weights, where they are averaged."""
-        return self.recipe.network if self.averaging is None else self.averaging[1]
+        return self.network if self.averaging is None else self.averaging[1]
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:

@@ -17,6 +17,7 @@ ALLOWED = {
     "engines": GROUND | {"nn", "optim", "data"},
     "training": GROUND | {"nn", "optim", "data", "engines", "figures"},
     "loop": GROUND | {"nn", "optim", "data", "engines"},
+    "sklearn": GROUND | {"nn", "optim", "data", "engines", "training", "loop"},
     "predicting": GROUND | {"nn", "data"},
     "figures": GROUND,
     "commands": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures"},

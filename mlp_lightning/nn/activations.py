@@ -7,20 +7,48 @@ leaky_relu.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mlp_lightning.nn import activations_in_place as in_place
 
 LEAKY_SLOPE = 0.01
 ELU_ALPHA = 1.0
 
 
-class Activation(NamedTuple):
-    """A pair: ``forward(z) → a`` and ``backward(da, z, a) → dz``."""
+Forward = Callable[[Tensor], Tensor]
+Backward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Pair(NamedTuple):
+    """``forward(z) → a`` and ``backward(da, z, a) → dz``."""
+
+    forward: Forward
+    backward: Backward
+
+
+class Activation(NamedTuple):
+    """``forward(z) → a`` and ``backward(da, z, a) → dz``, with all that other parts need to know of f.
+
+    Args:
+        forward: f.
+        backward: its derivative times da.
+        module: torch's own f, which ``check`` compares with and ``export`` writes.
+        bounds: the limits of f at −∞ and ∞, if it saturates at both.
+        kink: what jumps at z = 0: the slope, of an f that is linear on both sides with slope 1 on the right, or the
+            curvature alone.
+        in_place: the same pair for a training step, which may overwrite its arguments.
+    """
+
+    forward: Forward
+    backward: Backward
+    module: Callable[[], nn.Module]
+    bounds: tuple[float, float] | None = None
+    kink: Literal["slope", "curvature"] | None = None
+    in_place: Pair | None = None
 
 
 def identity_forward(z: Tensor) -> Tensor:
@@ -120,14 +148,38 @@ def softplus_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
     return torch.sigmoid(z).mul_(da)
 
 
+# Above its threshold torch's softplus is z itself, 2·10⁻⁹ off at the default of 20. At 40 the rest, e⁻⁴⁰, is below the
+# rounding of 40 in float64, and e⁴⁰ overflows no float32.
+SOFTPLUS_THRESHOLD = 40.0
+
 ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(identity_forward, identity_backward),
-    "sigmoid": Activation(sigmoid_forward, sigmoid_backward),
-    "tanh": Activation(tanh_forward, tanh_backward),
-    "relu": Activation(relu_forward, relu_backward),
-    "leaky_relu": Activation(leaky_relu_forward, leaky_relu_backward),
-    "elu": Activation(elu_forward, elu_backward),
-    "gelu": Activation(gelu_forward, gelu_backward),
-    "silu": Activation(silu_forward, silu_backward),
-    "softplus": Activation(softplus_forward, softplus_backward),
+    "identity": Activation(identity_forward, identity_backward, nn.Identity),
+    "sigmoid": Activation(
+        sigmoid_forward,
+        sigmoid_backward,
+        nn.Sigmoid,
+        bounds=(0.0, 1.0),
+        in_place=Pair(in_place.sigmoid_forward_, in_place.sigmoid_backward_),
+    ),
+    "tanh": Activation(
+        tanh_forward,
+        tanh_backward,
+        nn.Tanh,
+        bounds=(-1.0, 1.0),
+        in_place=Pair(in_place.tanh_forward_, in_place.tanh_backward_),
+    ),
+    "relu": Activation(
+        relu_forward,
+        relu_backward,
+        nn.ReLU,
+        kink="slope",
+        in_place=Pair(in_place.relu_forward_, in_place.relu_backward_),
+    ),
+    "leaky_relu": Activation(leaky_relu_forward, leaky_relu_backward, nn.LeakyReLU, kink="slope"),
+    "elu": Activation(elu_forward, elu_backward, nn.ELU, kink="curvature"),
+    "gelu": Activation(
+        gelu_forward, gelu_backward, nn.GELU, in_place=Pair(in_place.gelu_forward_, in_place.gelu_backward_)
+    ),
+    "silu": Activation(silu_forward, silu_backward, nn.SiLU),
+    "softplus": Activation(softplus_forward, softplus_backward, partial(nn.Softplus, threshold=SOFTPLUS_THRESHOLD)),
 }

@@ -13,7 +13,6 @@ from torch import Tensor
 from mlp_lightning.nn.activations import ACTIVATIONS
 from mlp_lightning.nn.mlp import Cache
 
-BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 SATURATION_MARGIN = 0.01
 
 
@@ -49,14 +48,16 @@ def dead_share(activation: str, z: Tensor, a: Tensor) -> Tensor:
 
 
 def saturated_share(activation: str, a: Tensor) -> Tensor:
-    """Share of the entries of A ``(B, H)`` that lie within 0.01 of a bound of sigmoid or tanh, where f′ < 0.02.
+    """Share of the entries of A ``(B, H)`` that lie within 0.01 of a bound of the activation.
 
     Raises:
         ValueError: an activation without two bounds.
     """
-    if activation not in BOUNDS:
-        raise ValueError(f"activation must be one of {', '.join(BOUNDS)}, got {activation!r}")
-    low, high = BOUNDS[activation]
+    bounds = ACTIVATIONS[activation].bounds
+    if bounds is None:
+        bounded = ", ".join(name for name, f in ACTIVATIONS.items() if f.bounds)
+        raise ValueError(f"activation must be one of {bounded}, got {activation!r}")
+    low, high = bounds
     saturated = (a <= low + SATURATION_MARGIN) | (a >= high - SATURATION_MARGIN)
     return saturated.float().mean()
 

@@ -64,50 +64,6 @@ def flat_weights(model):
     return torch.cat([*weights, *(linear.bias.detach() for linear in linears)])
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_plain_sgd_adds_to_the_weights_what_torch_does(weight_decay, reduction):
-    lr = 0.1 if reduction == "mean" else 0.01
-    step, net = train(lambda n: SGD([n.flat], lr, weight_decay=weight_decay), lr=lr, reduction=reduction)
-    assert step.is_fused
-    expected = train_with_torch(lambda p: torch.optim.SGD(p, lr, weight_decay=weight_decay), reduction=reduction)
-    torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-12, atol=1e-12)
-
-
-def weights_decay(parameters):
-    """torch's groups for a decay of 0.01 that spares the biases."""
-    parameters = list(parameters)
-    return [{"params": parameters[::2], "weight_decay": 0.01}, {"params": parameters[1::2]}]
-
-
-def test_plain_sgd_inside_the_product_spares_the_biases_the_decay():
-    decay = {"weight_decay": 0.01, "decay_biases": False}
-    step, net = train(lambda n: SGD([n.flat], 0.1, weight_numel=n.weight_numel, **decay))
-    assert step.is_fused
-    expected = train_with_torch(lambda p: torch.optim.SGD(weights_decay(p), 0.1))
-    torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("rule", "theirs", "options"),
-    [
-        pytest.param(
-            lambda n: SGD([n.flat], 0.1, momentum=0.9),
-            lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
-            {},
-            id="momentum",
-        ),
-        pytest.param(lambda n: SGD([n.flat], 0.1), lambda p: torch.optim.SGD(p, 0.1), {"clip_norm": 0.2}, id="clipped"),
-        pytest.param(lambda n: Adam([n.flat], 0.1), lambda p: torch.optim.Adam(p, 0.1), {}, id="adam"),
-    ],
-)
-def test_whatever_needs_the_gradient_first_gets_it(rule, theirs, options):
-    step, net = train(rule, **options)
-    assert not step.is_fused
-    expected = train_with_torch(theirs, clip=options.get("clip_norm"))
-    torch.testing.assert_close(net.flat.detach(), expected, rtol=1e-9, atol=1e-10)
-
-
 def divergence(model, x, r):
     return kl_div(
         model(x + r).log_softmax(1), model(x).detach().log_softmax(1), log_target=True, reduction="none"
@@ -196,16 +152,6 @@ def test_an_adversary_in_few_bits_goes_where_float64_goes(rule, products):
         ends.append(net.flat.double())
     moved = (ends[0] - network().flat).norm()
     assert 0 < (ends[0] - ends[1]).norm() < (0.1 if products else 1e-3) * moved
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_keeping_the_gradient_changes_no_bit_of_the_update(dtype):
-    (_, without), (_, with_it) = (
-        train(lambda n: SGD([n.flat], 0.1), dtype=dtype, keep_gradient=keep) for keep in (False, True)
-    )
-    assert torch.equal(without.flat, with_it.flat)
-    assert not without.flat_grad.any()
-    assert with_it.flat_grad.any()
 
 
 @pytest.mark.parametrize(

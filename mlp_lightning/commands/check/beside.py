@@ -18,7 +18,7 @@ from mlp_lightning.commands.check.rounding import rounding_errors
 from mlp_lightning.commands.check.sides import Oracles, on_our_sides, remark, watch
 from mlp_lightning.commands.check.verdict import Row, compare, worst
 from mlp_lightning.data.batches import Batch
-from mlp_lightning.nn import MLP
+from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.module import MLPModule
 
@@ -89,7 +89,7 @@ class Beside(pl.Callback):
         self.followed += found.followed
         self.units += sum(side.numel() for side in ours.sides)
         # In mixed precision, what all of autograd in that dtype makes of it.
-        sides = ours.sides if self.options["activation"] in check_oracle.KINKED else ()
+        sides = ours.sides if ACTIVATIONS[self.options["activation"]].kink == "slope" else ()
         coarse = oracle(self.products, sides) if self.products else None
         tensors = [one.values for one in (found.exact, coarse or found.rough)]
         exact, rough = ({name: values[name].double() for name in self.parameters} for values in tensors)

@@ -16,7 +16,7 @@ from mlp_lightning.commands.check.gradients import (
 )
 from mlp_lightning.commands.check.rounding import ALLOWED, rounding_errors
 from mlp_lightning.commands.check.verdict import Row, Table, compare
-from mlp_lightning.nn import MLP
+from mlp_lightning.nn import ACTIVATIONS, MLP
 
 ENTRIES = 4
 CANDIDATES = 32
@@ -24,7 +24,6 @@ EPS = torch.finfo(torch.float64).eps
 # Balances the truncation, of order h², against the rounding, of order eps / h.
 STEP = EPS ** (1 / 3)
 RELATIVE_TOLERANCE = 1e-6
-KINKED = ("relu", "leaky_relu", "elu")
 
 
 def check_differences(network: MLP, x: Tensor, y: Tensor, options: Mapping[str, Any]) -> Table:
@@ -80,7 +79,7 @@ class _Quotients:
         self.network, self.x, self.y = network, x, y
         self.loss = configured_loss(options)
         self.training = training_pass(network, options, 0, len(x))
-        self.kinked = options["activation"] in KINKED
+        self.kinked = ACTIVATIONS[options["activation"]].kink is not None
 
     def at(self, values: Tensor, candidates: list[int]) -> tuple[list[int], Tensor, Tensor]:
         """The first few of the candidate entries that stay clear of kinks, with their quotients for h and 2h."""

@@ -13,22 +13,7 @@ from torch.nn import functional as F
 
 from mlp_lightning.commands.check.oracle_mixup import total_weight
 from mlp_lightning.commands.check.rounding import NormTrace, Trace
-
-ACTIVATIONS: dict[str, Any] = {
-    "identity": lambda z: z,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    # Above its threshold torch replaces softplus by z: at the default of 20 that is an error of 1e-10.
-    "softplus": lambda z: F.softplus(z, threshold=80),
-}
-
-# The slope below 0 of those whose slope jumps there; above it is 1.
-KINKED = {"relu": 0.0, "leaky_relu": 0.01}
+from mlp_lightning.nn import ACTIVATIONS
 
 
 class Gradients(NamedTuple):
@@ -79,8 +64,8 @@ def gradients(
         options: the options of ``MLPModule``.
         dtype: of the whole computation.
         kept: which entries of each layer's input dropout keeps, ``(B, D)`` of bool, None for all; empty for no dropout.
-        sides: which units of each hidden layer lie above the kink of a ``KINKED`` activation, ``(B, H)`` of bool; empty
-            for what their numbers say.
+        sides: which units of each hidden layer lie above the kink of an activation whose slope jumps, ``(B, H)`` of
+            bool; empty for what their numbers say.
     """
     depth = sum(name.startswith("layers.") for name in parameters) // 2
     norm = Norms(parameters, options, dtype)
@@ -98,7 +83,7 @@ def gradients(
             outputs.append(F.linear(inputs[k], weights[k], biases[k]))
             if k < depth - 1:
                 normed.append(norm(k, outputs[k]))
-                f = ACTIVATIONS[options["activation"]]
+                f = ACTIVATIONS[options["activation"]].module()
                 a = _on_side(normed[k], sides[k], options) if sides else f(normed[k])
                 activated.append(a)
         logits = outputs[-1]
@@ -133,7 +118,8 @@ def gradients(
 
 def _on_side(n: Tensor, side: Tensor, options: Mapping[str, Any]) -> Tensor:
     """The straight line of the activation on a given side of its kink."""
-    return n * torch.where(side, n.new_ones(()), n.new_tensor(KINKED[options["activation"]]))
+    slope = -ACTIVATIONS[options["activation"]].module()(n.new_tensor(-1.0))
+    return n * torch.where(side, n.new_ones(()), slope)
 
 
 def _tracked(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mlp_lightning.commands.check.oracle import KINKED, Gradients
+from mlp_lightning.commands.check.oracle import Gradients
 from mlp_lightning.commands.check.rounding import ALLOWED, forward_errors
 from mlp_lightning.engines.passes import Passes
+from mlp_lightning.nn import ACTIVATIONS
 from mlp_lightning.nn.training_pass import TrainingPass
 
 Compute = Callable[[torch.dtype, Sequence[Tensor]], Gradients]
@@ -48,11 +49,11 @@ def on_our_sides(compute: Compute, ours: Sequence[Tensor], activation: str, dtyp
     Args:
         compute: makes the oracle in a dtype, with sides of the hidden layers or, if empty, their own.
         ours: the sides of our pass.
-        activation: a key of ``check_oracle.ACTIVATIONS``.
+        activation: a key of ``ACTIVATIONS``.
         dtype: of our pass.
     """
     exact, rough = compute(torch.float64, ()), compute(torch.float32, ())
-    if activation not in KINKED or (_agree(exact.sides, ours) and _agree(exact.sides, rough.sides)):
+    if ACTIVATIONS[activation].kink != "slope" or (_agree(exact.sides, ours) and _agree(exact.sides, rough.sides)):
         return Oracles(exact, rough)
     sides, count = [], 0
     layers = zip(exact.trace.read, rough.trace.read, forward_errors(exact.trace).read, exact.sides, ours, strict=True)
@@ -95,7 +96,7 @@ def watch(passes: Passes) -> list[Pass]:
 
 def remark(options: Mapping[str, Any], followed: int, units: int) -> str:
     """The line of a table's caption that says how many units were taken on our side; empty without a kink."""
-    if options["activation"] not in KINKED:
+    if ACTIVATIONS[options["activation"]].kink != "slope":
         return ""
     return f"\nUnits so near to 0 that rounding decides their side of the kink, taken on ours: {followed} of {units:,}."
 

@@ -1,31 +1,12 @@
 """The network as torch's own layers: the ``nn.Sequential`` that computes what our MLP computes when it evaluates."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from mlp_lightning.nn import MLP
-from mlp_lightning.nn.activations import ELU_ALPHA, LEAKY_SLOPE
+from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.norm import EPS, MOMENTUM
-
-# Beyond its threshold torch's softplus is z itself, 2·10⁻⁹ off at the default 20. At 40 the rest, e⁻⁴⁰, is below the
-# rounding of 40 in float64, and e⁴⁰ overflows no float32.
-SOFTPLUS_THRESHOLD = 40.0
-
-# Keys are those of ``mlp_lightning.nn.ACTIVATIONS``.
-TORCH_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "identity": nn.Identity,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": partial(nn.LeakyReLU, LEAKY_SLOPE),
-    "elu": partial(nn.ELU, ELU_ALPHA),
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "softplus": partial(nn.Softplus, threshold=SOFTPLUS_THRESHOLD),
-}
 
 
 def torch_network(network: MLP) -> nn.Sequential:
@@ -49,7 +30,7 @@ def torch_network(network: MLP) -> nn.Sequential:
         if k < len(norms):
             layers.append(_with_values(norms[k], state, f"norms.{k}."))
         if k < len(linears) - 1:
-            layers.append(TORCH_ACTIVATIONS[network.activation]())
+            layers.append(ACTIVATIONS[network.activation].module())
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 

@@ -40,7 +40,8 @@ class TorchPasses:
         self.dtype = dtype if dtype is not None else flat.dtype
         self.layers = network.layers
         self.norm_gradients: dict[int, tuple[Tensor, Tensor]] = {}
-        self._forward, self._backward = IN_PLACE[network.activation]
+        in_place = IN_PLACE[network.activation]
+        self._forward, self._backward = in_place.forward, in_place.backward
         self._linear: Any = IN_TORCH
         self._norms: list[NormCache] = []
         self._no_masks: Sequence[Tensor | None] = [None] * len(self.layers)

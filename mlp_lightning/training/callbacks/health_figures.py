@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from mlp_lightning.nn import MLP
+from mlp_lightning.nn import ACTIVATIONS, MLP
 from mlp_lightning.nn.diagnostics import (
-    BOUNDS,
     dead_share,
     mean_abs,
     norm,
@@ -42,7 +41,7 @@ def minibatch_figures(network: MLP, loss: Loss, x: Tensor, y: Tensor, reduction:
         figures[f"delta_rms/layer {k}"] = rms(dz)
     for k, (_, z, a) in enumerate(cache[:-1]):
         figures[f"dead/layer {k}"] = dead_share(network.activation, z, a)
-        if network.activation in BOUNDS:
+        if ACTIVATIONS[network.activation].bounds:
             figures[f"saturated/layer {k}"] = saturated_share(network.activation, a)
     for k, parameters in enumerate(network.norms):
         figures[f"norm_weight/layer {k}"] = rms(parameters.gamma)

@@ -23,7 +23,7 @@ from mlp_lightning.engines.torch import in_place as in_place_file
 from mlp_lightning.engines.torch.in_place import IN_PLACE
 from mlp_lightning.engines.torch.passes import TorchPasses
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn import ACTIVATIONS, Activation, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn import ACTIVATIONS, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.optim import (
@@ -42,8 +42,8 @@ from mlp_lightning.optim import (
     nadam,
     soft_threshold_,
 )
-from mlp_lightning.training import configured
 from mlp_lightning.training import options as recipe
+from mlp_lightning.training import recipes
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.options import make_schedule
 
@@ -326,7 +326,7 @@ def test_trained_weights_are_the_ones_checked(capsys):
 
 def spoiled(activation, spoil):
     """An activation with a wrong backward pass; ``da`` is copied, for those that overwrite it."""
-    return Activation(activation.forward, lambda da, z, a: spoil(activation.backward(da.clone(), z, a), da))
+    return activation._replace(backward=lambda da, z, a: spoil(activation.backward(da.clone(), z, a), da))
 
 
 @pytest.mark.parametrize(
@@ -360,9 +360,8 @@ def test_wrong_activation_of_the_training_alone(activation, monkeypatch, capsys)
 
 
 def test_activation_whose_derivative_is_nan(monkeypatch, capsys):
-    broken = Activation(torch.tanh, lambda da, z, a: da * float("nan"))
     for table in (ACTIVATIONS, IN_PLACE):
-        monkeypatch.setitem(table, "tanh", broken)
+        monkeypatch.setitem(table, "tanh", table["tanh"]._replace(backward=lambda da, z, a: da * float("nan")))
     passed, failed, _ = run(build(activation="tanh"), capsys)
     assert not passed
     assert failed["gradients, float64"] == BELOW_THE_LAST
@@ -505,7 +504,7 @@ def test_wrong_in_float32_alone(monkeypatch, capsys):
         return backward(da, z, a) * (1.001 if z.dtype == torch.float32 else 1.0)
 
     for table in (ACTIVATIONS, IN_PLACE):
-        monkeypatch.setitem(table, "tanh", Activation(torch.tanh, broken))
+        monkeypatch.setitem(table, "tanh", ACTIVATIONS["tanh"]._replace(backward=broken))
     passed, failed, _ = run(build(activation="tanh"), capsys, precision="32-true")
     assert not passed
     assert failed == {
@@ -703,7 +702,7 @@ def test_schedule_off_by_one(schedule, warmup_epochs, monkeypatch, capsys):
         found = make_schedule(*args, **settings)
         return lambda t: found(t + 1)
 
-    monkeypatch.setattr(configured, "make_schedule", broken)
+    monkeypatch.setattr(recipes, "make_schedule", broken)
     passed, failed, _ = run(build(schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=None), capsys)
     assert not passed
     assert failed == {"updates, float64": {"learning rate, steps 1–20"}}

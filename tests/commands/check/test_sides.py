@@ -19,7 +19,7 @@ from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.native import passes as passes_file
 from mlp_lightning.engines.torch import in_place as in_place_file
 from mlp_lightning.engines.torch.in_place import IN_PLACE
-from mlp_lightning.nn import ACTIVATIONS, Activation
+from mlp_lightning.nn import ACTIVATIONS
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.training.module import MLPModule
 
@@ -138,8 +138,9 @@ def test_norms_of_equal_samples_or_units(norm, activation, another_processor, ca
 def shifted(name, shift):
     """An activation whose kink is elsewhere, and only on the way back."""
     slope, right = SLOPES[name], ACTIVATIONS[name]
-    return Activation(
-        lambda z: right.forward(z.clone()), lambda da, z, a: da * torch.where(a > shift, 1.0, slope).to(da)
+    return right._replace(
+        forward=lambda z: right.forward(z.clone()),
+        backward=lambda da, z, a: da * torch.where(a > shift, 1.0, slope).to(da),
     )
 
 

@@ -9,8 +9,7 @@ import torch
 from mlp_lightning.engines.native.chain import has_chain
 from mlp_lightning.engines.native.passes import NativePasses
 from mlp_lightning.engines.passes import LayerDelta, LinearStep
-from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
-from mlp_lightning.nn.training_pass import TrainingPass
+from mlp_lightning.nn import MLP
 
 FEW_ROWS = 16  # from which on zeros are passed over here
 SIZES = [(5, 3), (20, 150, 90, 4), (33, 7, 1, 12, 2), (1100, 70, 2)]
@@ -150,33 +149,6 @@ def test_a_step_is_made_of_the_gradient_that_it_would_have_written(dtype):
     assert total == pytest.approx(sum(float(layer.bias.double().sum()) for layer in net.layers), rel=1e-4, abs=1e-5)
 
 
-def test_keeping_the_gradient_changes_no_bit_of_the_step(dtype):
-    found = []
-    for keep_gradient in (False, True):
-        net = network(SIZES[1])
-        x, dlogits = minibatch(50, SIZES[1])
-        workspace = NativePasses(net, dtype)
-        for _ in range(3):
-            workspace.forward(x)
-            workspace.update_in_products(dlogits, LinearStep(-0.1, 1.0, 1.0), keep_gradient=keep_gradient)
-        found.append(net.flat.clone())
-    assert torch.equal(*found)
-
-
-def test_gradients_of_several_minibatches_add_up(dtype):
-    net = network(SIZES[1])
-    workspace, gradients = NativePasses(net, dtype), []
-    for add in (False, True):
-        x, dlogits = minibatch(30, SIZES[1], seed=int(add))
-        workspace.forward(x)
-        workspace.write_gradients(dlogits, add=add)
-        gradients.append(net.flat_grad.clone())
-    NativePasses(net, dtype)
-    workspace.forward(x)
-    workspace.write_gradients(dlogits)
-    torch.testing.assert_close(gradients[1] - gradients[0], net.flat_grad, rtol=1e-4, atol=1e-4)
-
-
 def test_layer_by_layer_it_hands_out_the_same(dtype):
     net = network(SIZES[1])
     x, dlogits = minibatch(40, SIZES[1])
@@ -190,33 +162,6 @@ def test_layer_by_layer_it_hands_out_the_same(dtype):
         assert torch.equal(net.flat_grad, gradient)
     else:
         close(net.flat_grad, gradient.double(), dtype)
-
-
-def test_one_workspace_serves_every_batch_size(dtype):
-    net = network(SIZES[1])
-    workspace, loss = NativePasses(net, dtype), SoftmaxCrossEntropy("sum")
-    for rows in (4, 9, 4, 0, 12, 1, 9):
-        x, _ = minibatch(rows, SIZES[1], seed=rows)
-        y, found = torch.arange(rows) % 4, []
-        for one in (workspace, NativePasses(net, dtype)):
-            logits = one.forward(x, TrainingPass(rows))
-            one.write_gradients(loss.backward(loss.forward(logits, y)[1]))
-            found.append((logits.clone(), net.flat_grad.clone()))
-        assert all(torch.equal(ours, fresh) for ours, fresh in zip(*found, strict=True))
-        if not rows:
-            assert not net.flat_grad.any()
-
-
-def test_follows_a_parameter_that_moved(dtype):
-    net, other = network(SIZES[1]), network(SIZES[1])
-    other.flat.mul_(1.5)
-    x, _ = minibatch(5, SIZES[1])
-    workspace = NativePasses(net, dtype)
-    before = workspace.forward(x).clone()
-    net.flat.data = other.flat.data.clone()
-    after = workspace.forward(x)
-    assert not torch.equal(after, before)
-    assert torch.equal(after, NativePasses(other, dtype).forward(x))
 
 
 def with_zeros(x, share=0.2, seed=3):

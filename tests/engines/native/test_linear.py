@@ -12,8 +12,6 @@ from mlp_lightning.engines.native.passes import NativePasses
 from mlp_lightning.engines.passes import LayerDelta, LinearStep
 from mlp_lightning.engines.torch.in_place import LinearInPlace
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
-from mlp_lightning.nn.dropout import Dropout
-from mlp_lightning.nn.training_pass import TrainingPass
 
 pytestmark = pytest.mark.skipif(native_linear() is None, reason="no C compiler, or no BLAS that its code could call")
 
@@ -104,22 +102,6 @@ def step(net, x, y, training=None):
     for k, dz, a in workspace.backward(loss.backward(cache)):
         workspace.write_gradient(LayerDelta(k, dz, a))
     return logits, net.flat_grad.clone(), workspace.is_native
-
-
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_workspace_follows_the_simple_passes_in_float64(activation, norm):
-    net = network(activation, norm)
-    x, y = draw((70, 20))[0], torch.arange(70) % 4
-    training = TrainingPass(70, Dropout(net.sizes, 0.2, 0.1, seed=0).masks(0, 70, 0, 70))
-    logits, gradient, is_native = step(net, x, y, training)
-    assert is_native
-    oracle, loss = network(activation, norm).double(), SoftmaxCrossEntropy("mean")
-    masks = [None if mask is None else mask.double() for mask in training.masks]
-    expected, cache = oracle.forward(x.double(), TrainingPass(70, masks))
-    oracle.backward(loss.backward(loss.forward(expected, y)[1]), cache)
-    close(logits, expected)
-    close(gradient, oracle.flat_grad)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 
@@ -30,27 +29,6 @@ def minibatch(batch: int, width: int, classes: int, seed: int) -> tuple[Tensor, 
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(batch, width, generator=generator, dtype=torch.float64)
     return x, torch.randint(classes, (batch,), generator=generator)
-
-
-@pytest.mark.parametrize("dtype", PARITY_TOLERANCE, ids=str)
-@pytest.mark.parametrize(("reduction", "learning_rate"), [("mean", 0.1), ("sum", 0.005)])
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
-def test_a_hundred_steps_are_torchs(assert_oracle, twin, activation, reduction, learning_rate, dtype):
-    net = MLP(SIZES, activation, dtype=dtype)
-    start = net.flat.clone()
-    reference, loss = twin(net), SoftmaxCrossEntropy(reduction)
-    optimizer = torch.optim.SGD(reference.parameters(), lr=learning_rate)
-    for i in range(STEPS):
-        x, y = minibatch(32, SIZES[0], SIZES[-1], seed=i)
-        x = x.to(dtype)
-        hand_step(net, loss, x, y, learning_rate)
-        optimizer.zero_grad()
-        F.cross_entropy(reference(x), y, reduction=reduction).backward()
-        optimizer.step()
-    assert (net.flat - start).abs().max() > 0.01
-    ours = net.state_dict().values()
-    for (name, expected), value in zip(reference.state_dict().items(), ours, strict=True):
-        assert_oracle(name, value, expected, PARITY_TOLERANCE[dtype])
 
 
 Vector = NDArray[np.float64]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -20,7 +20,7 @@ from mlp_lightning.data.length import length_of, limited
 from mlp_lightning.data.notes import note
 from mlp_lightning.data.sources.options import Channels, Missing, SourceOptions, source_options
 from mlp_lightning.data.sources.own import OWN, Trained, load_own, trained_on
-from mlp_lightning.data.sources.torchvision_sets import load_dataset
+from mlp_lightning.data.sources.torchvision_sets import CIFAR, SOURCES, load_dataset
 from mlp_lightning.data.splitting.kept_split import changes, check_enough_left, in_minibatches, others, record_of
 from mlp_lightning.data.splitting.row_keys import row_keys
 from mlp_lightning.data.splitting.split_record import TRAIN, VAL, Recognised, SplitRecord, recognise, split_record
@@ -34,20 +34,11 @@ EVALUATION_BATCH_SIZE = 2000
 MOST_HELD_OUT = 5000
 SHARE_HELD_OUT = 0.1
 
-DatasetName = Literal[
-    "mnist",
-    "fashion_mnist",
-    "kmnist",
-    "qmnist",
-    "emnist_balanced",
-    "emnist_digits",
-    "emnist_letters",
-    "cifar10",
-    "cifar100",
-    "image_folder",
-    "csv",
-    "arrays",
-]
+# A choice is a row of its table.
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = Literal[*SOURCES, *CIFAR, *OWN]
 
 
 class DataModule(pl.LightningDataModule):

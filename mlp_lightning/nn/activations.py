@@ -153,7 +153,6 @@ def softplus_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
 SOFTPLUS_THRESHOLD = 40.0
 
 ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(identity_forward, identity_backward, nn.Identity),
     "sigmoid": Activation(
         sigmoid_forward,
         sigmoid_backward,
@@ -182,4 +181,5 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "silu": Activation(silu_forward, silu_backward, nn.SiLU),
     "softplus": Activation(softplus_forward, softplus_backward, partial(nn.Softplus, threshold=SOFTPLUS_THRESHOLD)),
+    "identity": Activation(identity_forward, identity_backward, nn.Identity),
 }

@@ -16,12 +16,7 @@ from mlp_lightning.nn.norm import NormName
 from mlp_lightning.sklearn.base import Callback, Estimator, keep
 from mlp_lightning.sklearn.log import Record
 from mlp_lightning.sklearn.samples import Samples
-from mlp_lightning.training.names import ActivationName, InitName
-from mlp_lightning.training.options import (
-    AveragingName,
-    OptimizerName,
-    ScheduleName,
-)
+from mlp_lightning.training.names import ActivationName, AveragingName, InitName, OptimizerName, ScheduleName
 
 
 class MLPRegressor(RegressorMixin, Estimator):

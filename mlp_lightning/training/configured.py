@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,19 +16,24 @@ from mlp_lightning.errors import UserError
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.dropout import Dropout
 from mlp_lightning.nn.norm import NormName
+from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation, Weights
 from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
-from mlp_lightning.training.names import ActivationName, InitName
+from mlp_lightning.training.names import (
+    ActivationName,
+    AveragingName,
+    InitName,
+    LossName,
+    OptimizerName,
+    ScheduleName,
+)
 from mlp_lightning.training.options import (
     ADVERSARY_OPTIONS,
     OPTIMIZER_OPTIONS,
     SCHEDULE_OPTIONS,
-    AveragingName,
-    OptimizerName,
-    ScheduleName,
     make_adversary,
     make_dropout,
     make_loss,
@@ -114,7 +119,7 @@ class ConfiguredModule(pl.LightningModule):
         norm: NormName = "none",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
-        loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        loss: LossName = "cross_entropy",
         reduction: Literal["mean", "sum"] = "mean",
         label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
@@ -161,7 +166,7 @@ class ConfiguredModule(pl.LightningModule):
         self.save_hyperparameters()
         check_options(self.hparams)
         if shard_optimizer and optimizer in COUPLING:
-            known = ", ".join(name for name in get_args(OptimizerName) if name not in COUPLING)
+            known = ", ".join(name for name in OPTIMIZERS if name not in COUPLING)
             raise UserError(
                 f"model.shard_optimizer: got true, but {optimizer} needs the whole gradient in one place; "
                 f"it goes with {known}"

@@ -1,15 +1,22 @@
-"""Names of what a network is made of, as types for the options of the command line."""
+"""The choices of the command line, as types: the rows of each table, so that a row is a choice as soon as it is there."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-ActivationName = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "identity"]
-InitName = Literal[
-    "zeros",
-    "glorot_uniform",
-    "glorot_normal",
-    "he_normal",
-    "he_uniform",
-    "he_notebook",
-    "lecun_normal",
-    "orthogonal",
-]
+from mlp_lightning.nn import ACTIVATIONS, INITIALIZERS, LOSSES
+from mlp_lightning.optim import OPTIMIZERS
+from mlp_lightning.training.options import AVERAGINGS, SCHEDULES
+
+if TYPE_CHECKING:
+    ActivationName = str
+    InitName = str
+    LossName = str
+    OptimizerName = str
+    ScheduleName = str
+    AveragingName = str
+else:
+    ActivationName = Literal[*ACTIVATIONS]
+    InitName = Literal[*INITIALIZERS]
+    LossName = Literal[*LOSSES]
+    OptimizerName = Literal[*OPTIMIZERS]
+    ScheduleName = Literal[*SCHEDULES]
+    AveragingName = Literal[*AVERAGINGS]

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +19,6 @@ from mlp_lightning.nn.losses import Reduction
 from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.optim.averaging import Averaging, ema, swa
 from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
-
-OptimizerName = Literal["sgd", "adam", "adamw", "nadam", "muon", "rmsprop", "adam_norm"]
-ScheduleName = Literal["constant", "step", "cosine", "one_cycle"]
-AveragingName = Literal["none", "ema", "swa"]
 
 OPTIMIZER_OPTIONS = (
     "momentum",

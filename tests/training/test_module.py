@@ -2,25 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 import yaml
 from torch.nn import functional as F
 
-from mlp_lightning.data.module import DatasetName
-from mlp_lightning.data.sources.own import OWN
-from mlp_lightning.data.sources.torchvision_sets import CIFAR, SOURCES
 from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn.activations import ACTIVATIONS
-from mlp_lightning.nn.initializers import INITIALIZERS
-from mlp_lightning.nn.losses import LOSSES
-from mlp_lightning.optim import OPTIMIZERS
-from mlp_lightning.training import configured
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.options import SCHEDULES, OptimizerName, ScheduleName
 from mlp_lightning.training.runs.checkpoint import checkpoint_callbacks
 
 DOUBLE = {"precision": "64-true"}
@@ -320,22 +310,6 @@ def test_the_seed_draws_the_weights(fit):
     first, same, other = (fit({"seed": seed}, max_steps=1).start.weights for seed in (1, 1, 2))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
-
-
-@pytest.mark.parametrize(
-    ("names", "table"),
-    [
-        (configured.ActivationName, ACTIVATIONS),
-        (configured.InitName, INITIALIZERS),
-        (MLPModule.__init__.__annotations__["loss"], LOSSES),
-        (OptimizerName, OPTIMIZERS),
-        (ScheduleName, SCHEDULES),
-        (DatasetName, [*SOURCES, *CIFAR, *OWN]),
-    ],
-    ids=["activation", "init", "loss", "optimizer", "schedule", "dataset"],
-)
-def test_the_choices_of_the_command_line_are_those_there_are(names, table):
-    assert set(get_args(names)) == set(table)
 
 
 def test_lightning_finds_the_hook_that_it_noted():

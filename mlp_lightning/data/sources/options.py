@@ -11,7 +11,6 @@ from mlp_lightning.data.tabular.columns import Unknown
 from mlp_lightning.errors import UserError
 from mlp_lightning.memory import machine_memory
 
-OwnName = Literal["image_folder", "csv", "arrays"]
 Missing = Literal["error", "mean", "median", "most_frequent"]
 Channels = Literal["grey", "rgb"]
 

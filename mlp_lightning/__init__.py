@@ -4,16 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlp_lightning.predicting.model import Model, load
+    from mlp_lightning.notebook.functions import check, explain, export
+    from mlp_lightning.notebook.model import Model, load
+    from mlp_lightning.notebook.train import train
     from mlp_lightning.predicting.prediction import Prediction, predict
 
-__all__ = ["Model", "Prediction", "load", "predict"]
+__all__ = ["Model", "Prediction", "check", "explain", "export", "load", "predict", "train"]
 
 _MODULES = {
-    "Model": "predicting.model",
-    "load": "predicting.model",
+    "Model": "notebook.model",
+    "check": "notebook.functions",
+    "explain": "notebook.functions",
+    "export": "notebook.functions",
+    "load": "notebook.model",
     "Prediction": "predicting.prediction",
     "predict": "predicting.prediction",
+    "train": "notebook.train",
 }
 
 

@@ -17,13 +17,16 @@ ALLOWED = {
     "engines": GROUND | {"nn", "optim", "data"},
     "training": GROUND | {"nn", "optim", "data", "engines", "figures"},
     "loop": GROUND | {"nn", "optim", "data", "engines"},
-    "sklearn": GROUND | {"nn", "optim", "data", "engines", "training", "loop"},
+    "epochs": GROUND | {"data", "engines", "loop"},
+    "sklearn": GROUND | {"nn", "optim", "data", "engines", "training", "loop", "epochs"},
+    "notebook": GROUND
+    | {"nn", "optim", "data", "engines", "training", "predicting", "figures", "commands", "loop", "epochs"},
     "predicting": GROUND | {"nn", "data"},
     "figures": GROUND,
     "commands": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures"},
     "cli": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures", "commands"},
     "__main__": {"cli"},
-    "__init__": {"predicting"},
+    "__init__": {"predicting", "notebook"},
 }
 MOST_LINES = 250
 LONG = {

@@ -82,7 +82,11 @@ def load(path: str | os.PathLike[str], *, option: str = "load") -> Model:
             that did not say what its data were.
     """
     file = find_checkpoint(path, option=option)
-    checkpoint = read_checkpoint(file, option=option)
+    return model_of(read_checkpoint(file, option=option), file, option=option)
+
+
+def model_of(checkpoint: dict[str, Any], file: Path, *, option: str = "load") -> Model:
+    """The model in the content of a checkpoint; raises UserError as ``load``."""
     dataset = checkpoint.get("datamodule_hyper_parameters", {}).get("dataset")
     try:
         network = _network(checkpoint)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing
 from typing import Any, Self
 
 import numpy as np
@@ -14,12 +14,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from mlp_lightning.data.batches import Batches
-from mlp_lightning.engines.native.denormals import no_denormals
+from mlp_lightning.epochs import Record, Validation, line_of, run_epochs
 from mlp_lightning.errors import UserError
 from mlp_lightning.loop import EVALUATED_ROWS, Loop
 from mlp_lightning.nn import MLP
 from mlp_lightning.nn.losses import Loss
-from mlp_lightning.sklearn.log import Record, log_to
+from mlp_lightning.sklearn.log import log_to
 from mlp_lightning.sklearn.loops import Length, Paused, continued, new_loop, paused
 from mlp_lightning.sklearn.parameters import named_as_parameters, resolved
 from mlp_lightning.sklearn.samples import KINDS, Part, Samples, checked, split, tensor_of
@@ -145,29 +145,18 @@ class Estimator(BaseEstimator):
         part, validation = self._part(samples, loop), None if held_out is None else self._part(held_out, loop)
         batches = Batches(part.x, part.targets, options["batch_size"], shuffle=self.shuffle, seed=options["seed"])
         self._loop, self.network_ = loop, loop.evaluated_network
-        best, kept, waited, stops = float("inf"), None, 0, False
-        # In 64 bits nothing needs it, nor waits for the compiler to have done.
-        is_single = loop.network.flat.dtype == torch.float32
-        around: AbstractContextManager[None] = no_denormals() if is_single else nullcontext()
-        with log_to(options["log_dir"]) as log, around:
-            for _ in range(options["epochs"]):
-                record: Record = {"train/loss": loop.run_epoch(batches)}
-                if validation is not None:
-                    outputs, loss = loop.evaluate(validation.x, validation.targets)
-                    record |= {"val/loss": loss, **self._judge(outputs, validation.y)}
+        whole = None if validation is None else Validation(validation.x, validation.targets, self._judge_of(validation))
+        records = run_epochs(loop, batches, options["epochs"], whole, options["patience"])
+        # Closed, it leaves the best weights.
+        with log_to(options["log_dir"]) as log, closing(records):
+            for record in records:
                 self._note(loop, record, log)
-                for callback in options["callbacks"] or ():
-                    stops = bool(callback(self, record)) or stops
-                if options["patience"] is not None:
-                    waited += 1
-                    if record["val/loss"] < best:
-                        best, waited = record["val/loss"], 0
-                        kept = {name: value.clone() for name, value in self.network_.state_dict().items()}
-                    stops = stops or waited >= options["patience"]
-                if stops:
+                ends = [callback(self, record) for callback in options["callbacks"] or ()]
+                if any(ends):
                     break
-        if kept is not None:
-            self.network_.load_state_dict(kept)
+
+    def _judge_of(self, validation: Part) -> Callable[[Tensor], Record]:
+        return lambda outputs: self._judge(outputs, validation.y)
 
     def _note(self, loop: Loop, record: Record, log: Callable[[Record, int], None]) -> None:
         self.n_iter_ += 1
@@ -175,7 +164,7 @@ class Estimator(BaseEstimator):
         for name, value in {"epoch": loop.epoch, "step": loop.step, **record}.items():
             self.history_.setdefault(name, []).append(value)
         if self.verbose:
-            print(f"epoch {loop.epoch:4d}  " + "  ".join(f"{name} {value:.4f}" for name, value in record.items()))
+            print(line_of(loop.epoch, record))
         log(record, loop.step)
 
     def _options(self, rows: int) -> dict[str, Any]:

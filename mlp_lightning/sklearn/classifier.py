@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mlp_lightning.data.classes import balanced_weights
+from mlp_lightning.epochs import Record
 from mlp_lightning.errors import UserError
 from mlp_lightning.nn.losses import Loss, MeanSquaredError, Reduction, SoftmaxCrossEntropy, WeightedSquaredError
 from mlp_lightning.nn.norm import NormName
 from mlp_lightning.sklearn.base import Callback, Estimator, keep
-from mlp_lightning.sklearn.log import Record
 from mlp_lightning.sklearn.samples import Samples
 from mlp_lightning.training.names import ActivationName, AveragingName, InitName, OptimizerName, ScheduleName
 from mlp_lightning.training.options import make_loss

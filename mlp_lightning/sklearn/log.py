@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Record = dict[str, float]
+from mlp_lightning.epochs import Record
 
 
 @contextmanager

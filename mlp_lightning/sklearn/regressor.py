@@ -11,10 +11,10 @@ from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from torch import Tensor
 
+from mlp_lightning.epochs import Record
 from mlp_lightning.nn.losses import Loss, MeanSquaredError, Reduction, WeightedSquaredError
 from mlp_lightning.nn.norm import NormName
 from mlp_lightning.sklearn.base import Callback, Estimator, keep
-from mlp_lightning.sklearn.log import Record
 from mlp_lightning.sklearn.samples import Samples
 from mlp_lightning.training.names import ActivationName, AveragingName, InitName, OptimizerName, ScheduleName
 

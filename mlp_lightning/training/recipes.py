@@ -34,6 +34,37 @@ from mlp_lightning.training.options import (
 
 Options = Mapping[str, Any]
 
+# The options of a model, those of ``MLPModule``.
+DEFAULTS: dict[str, Any] = {
+    "hidden": [500, 250, 100],
+    "activation": "relu",
+    "init": "he_normal",
+    "norm": "none",
+    "dropout": 0.0,
+    "input_dropout": 0.0,
+    "loss": "cross_entropy",
+    "reduction": "mean",
+    "label_smoothing": 0.0,
+    "class_weights": None,
+    "optimizer": "adam",
+    "lr": 0.001,
+    **dict.fromkeys(OPTIMIZER_OPTIONS),
+    "schedule": "constant",
+    "warmup_epochs": 0.0,
+    **dict.fromkeys(SCHEDULE_OPTIONS),
+    "clip_norm": None,
+    "clip_value": None,
+    "l1": 0.0,
+    "max_norm": None,
+    "averaging": "none",
+    **dict.fromkeys(AVERAGING_OPTIONS),
+    "vat": 0.0,
+    **dict.fromkeys(ADVERSARY_OPTIONS),
+    "nonfinite": "stop",
+    "shard_optimizer": False,
+    "overlap_reduction": False,
+    "seed": 0,
+}
 # The names of which an option is one.
 NAMED: dict[str, Collection[str]] = {
     "activation": ACTIVATIONS,

@@ -4,14 +4,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from mlp_lightning.errors import UserError
-from mlp_lightning.files.atomic import written_beside
 from mlp_lightning.printable import printable, printable_lines
-
-if TYPE_CHECKING:
-    from mlp_lightning.commands.export.proof import Proof
 
 # Those of ``export_formats.FORMATS``, which imports torch.
 FORMAT_NAMES = ("torch", "torch_export", "onnx", "safetensors")
@@ -33,16 +29,6 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"export: {message}")
 
 
-class _MismatchError(Exception):
-    """What was written computes something else."""
-
-    def __init__(self, proof: "Proof") -> None:
-        super().__init__(
-            "its log-probabilities or logits differ from the network's "
-            f"by {proof.log_difference:.2g}, more than {proof.allowed:.2g}"
-        )
-
-
 def export(arguments: list[str]) -> None:
     """Run the command.
 
@@ -58,7 +44,7 @@ def export(arguments: list[str]) -> None:
     # torch, now that no cheaper check is left.
     from mlp_lightning.commands.export.examples import example
     from mlp_lightning.commands.export.formats import FORMATS, require_packages
-    from mlp_lightning.commands.export.proof import prove
+    from mlp_lightning.commands.export.proof import MismatchError, write_proven
     from mlp_lightning.predicting.model import load
 
     chosen = FORMATS[options.format]
@@ -69,14 +55,8 @@ def export(arguments: list[str]) -> None:
     if output.exists() and output.samefile(model.path):
         raise UserError(f"--output: {output} is the checkpoint itself")
     try:
-        with written_beside(output) as temporary:
-            chosen.write(model, options.input, temporary)
-            proof = prove(model, chosen, options.input, temporary)
-            if not proof.holds:
-                raise _MismatchError(proof)
-    except OSError as error:
-        raise UserError(f"--output: {output} cannot be written: {error.strerror or error}") from error
-    except _MismatchError as error:
+        proof = write_proven(model, chosen, options.input, output)
+    except MismatchError as error:
         print(f"error: {printable(str(output))} was not written: {error}", file=sys.stderr)
         sys.exit(1)
     kind = "probabilities" if chosen.whole else "logits"

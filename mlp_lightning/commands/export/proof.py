@@ -8,6 +8,8 @@ import torch
 from mlp_lightning.commands.export.formats import Format
 from mlp_lightning.commands.export.program import InputName
 from mlp_lightning.commands.export.samples import random_samples
+from mlp_lightning.errors import UserError
+from mlp_lightning.files.atomic import written_beside
 from mlp_lightning.predicting.model import Model
 
 # Of the largest logit, or of 1: rounding grows with the logits.
@@ -33,6 +35,34 @@ class Proof(NamedTuple):
     def holds(self) -> bool:
         """Whether both compute the same; not so if anything is NaN."""
         return self.log_difference <= self.allowed
+
+
+class MismatchError(Exception):
+    """What was written computes something else."""
+
+    def __init__(self, proof: Proof) -> None:
+        super().__init__(
+            "its log-probabilities or logits differ from the network's "
+            f"by {proof.log_difference:.2g}, more than {proof.allowed:.2g}"
+        )
+
+
+def write_proven(model: Model, chosen: Format, given: InputName | None, output: Path) -> Proof:
+    """Write a model, and let the file take its place once it has been proven.
+
+    Raises:
+        MismatchError: the file differs from the network.
+        UserError: it cannot be written.
+    """
+    try:
+        with written_beside(output) as temporary:
+            chosen.write(model, given, temporary)
+            proof = prove(model, chosen, given, temporary)
+            if not proof.holds:
+                raise MismatchError(proof)
+            return proof
+    except OSError as error:
+        raise UserError(f"--output: {output} cannot be written: {error.strerror or error}") from error
 
 
 def prove(model: Model, chosen: Format, given: InputName | None, path: Path) -> Proof:

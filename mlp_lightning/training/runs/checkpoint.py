@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.atomic import written_beside
-from mlp_lightning.files.checkpoint_file import FORMAT_KEY, read_checkpoint
+from mlp_lightning.files.checkpoint_file import read_checkpoint
 from mlp_lightning.files.regular import real
-from mlp_lightning.files.seal import FORMAT, SealingFile
+from mlp_lightning.files.write_checkpoint import write_checkpoint
 from mlp_lightning.training.runs.own_files import own_file
 
 
@@ -23,22 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path``; raises UserError if the folder cannot be written."""
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with written_beside(target) as temporary, temporary.open("wb") as file:
-                sealing = SealingFile(file)
-                # All that torch asks of a file is to write and to flush.
-                try:
-                    torch.save({**checkpoint, FORMAT_KEY: FORMAT}, sealing)  # type: ignore[arg-type]
-                except RuntimeError:
-                    # Torch wants to end the file in spite of it, and fails by what that means to it.
-                    if sealing.failure is not None:
-                        raise sealing.failure from None
-                    raise
-                sealing.seal()
-        except OSError as error:
-            raise UserError(f"checkpoint {target} cannot be written: {error.strerror}") from error
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read the checkpoint on the CPU, as data only; raises UserError as ``read_checkpoint``."""

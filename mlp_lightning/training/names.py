@@ -1,4 +1,4 @@
-"""The choices of the command line, as types: the rows of each table, so that a row is a choice as soon as it is there."""
+"""The choices of the command line, as types: a row of a table is a choice as soon as it is there."""
 
 from typing import TYPE_CHECKING, Literal
 

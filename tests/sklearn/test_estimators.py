@@ -342,7 +342,7 @@ def test_scikit_learns_tools_take_it(digits):
         ({"hidden": [0]}, r"hidden: got \[0\], every width must be at least 1"),
         ({"hidden": [2.5]}, r"hidden: got \[2.5\], must be whole numbers"),
         ({"dropout": 1.0}, r"dropout: got 1.0, must be in \[0, 1\)"),
-        ({"activation": "relux"}, "^activation: got relux, must be one of identity, sigmoid"),
+        ({"activation": "relux"}, "^activation: got relux, must be one of sigmoid, tanh"),
         ({"optimizer": "adamx"}, "optimizer: got adamx, must be one of sgd"),
         ({"optimizer": "sgd", "beta1": 0.9}, "beta1: got 0.9, but sgd does not take it; it takes momentum"),
         ({"lr": -1.0}, "lr must be"),

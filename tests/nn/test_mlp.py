@@ -306,7 +306,7 @@ def test_no_autograd_graph():
         pytest.param({"sizes": [3]}, r"sizes must be two or more positive widths, got \[3\]", id="one-size"),
         pytest.param({"sizes": [3, 0, 2]}, r"sizes must be .*, got \[3, 0, 2\]", id="zero-width"),
         pytest.param({"sizes": (3, -1)}, r"sizes must be .*, got \[3, -1\]", id="negative-width"),
-        pytest.param({"activation": "swish"}, "activation must be one of identity, .*, got 'swish'", id="activation"),
+        pytest.param({"activation": "swish"}, "activation must be one of sigmoid, .*, got 'swish'", id="activation"),
         pytest.param({"init": "xavier"}, "init must be one of zeros, .*, got 'xavier'", id="init"),
         pytest.param({"norm": "group"}, "norm must be one of none, batch, layer, got 'group'", id="norm"),
     ],

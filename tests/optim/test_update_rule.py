@@ -1,29 +1,35 @@
 """What holds for every update rule."""
 
 import copy
+import inspect
 import io
 
 import pytest
 import torch
+from fixtures.counterparts import TORCH_RULES
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlp_lightning.optim import OPTIMIZERS, SGD, Adam, AdamW, cosine
 
+
+def takes(name, option):
+    return option in inspect.signature(OPTIMIZERS[name]).parameters
+
+
+# A rule and its options, under the names of ``model.``, which are its own.
+OPTIONS = {
+    id: (row.options["optimizer"], {name: value for name, value in row.options.items() if name != "optimizer"})
+    for id, row in TORCH_RULES.items()
+}
 RULES = [
-    pytest.param("sgd", {}, id="sgd"),
-    pytest.param("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, id="sgd-nesterov-decay"),
-    pytest.param("adam", {"weight_decay": 0.1}, id="adam-decay"),
-    pytest.param("adamw", {"amsgrad": True}, id="adamw-amsgrad"),
-    pytest.param("rmsprop", {"centered": True, "momentum": 0.9, "weight_decay": 0.1}, id="rmsprop-all"),
+    *(pytest.param(*row, id=id) for id, row in OPTIONS.items()),
     *(
         pytest.param(
-            name, {"weight_decay": 0.1, "decay_biases": False, "weight_numel": 5, **more}, id=f"{name}-weights"
+            name, {**options, "weight_decay": 0.1, "decay_biases": False, "weight_numel": 5}, id=f"{id}, of weights"
         )
-        for name, more in (("sgd", {"momentum": 0.9}), ("adam", {}), ("adamw", {}), ("nadam", {}), ("rmsprop", {}))
+        for id, (name, options) in OPTIONS.items()
     ),
-    pytest.param("nadam", {"weight_decay": 0.1}, id="nadam-decay"),
-    pytest.param("nadam", {"weight_decay": 0.1, "decoupled_weight_decay": True}, id="nadam-decoupled"),
     pytest.param("muon", {"weight_shapes": [(2, 3)]}, id="muon"),
     pytest.param("muon", {"weight_shapes": [(3, 1), (1, 2)], "nesterov": False}, id="muon-plain"),
     pytest.param("adam_norm", {"weight_numel": 5}, id="adam_norm"),
@@ -54,8 +60,29 @@ def saved_and_loaded(state):
     return torch.load(file, weights_only=True)
 
 
-def test_names():
-    assert list(OPTIMIZERS) == ["sgd", "adam", "adamw", "nadam", "muon", "rmsprop", "adam_norm"]
+def test_every_rule_has_rows():
+    assert {row.values[0] for row in RULES} == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100])
+@pytest.mark.parametrize("id", TORCH_RULES)
+def test_follows_its_counterpart(float64_by_default, assert_same_path, id, steps):
+    (name, options), (_, reference, theirs) = OPTIONS[id], TORCH_RULES[id]
+    assert_same_path(
+        lambda p: OPTIMIZERS[name](p, 0.05, **options), lambda p: reference(p, 0.05, **theirs), steps, 1e-11
+    )
+
+
+BAD = {"lr": -0.1, "beta1": 1.0, "beta2": -0.1, "weight_decay": -0.1, "eps": -1e-8}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(name, option) for name in OPTIMIZERS for option in BAD if takes(name, option)]
+)
+def test_options_out_of_range(name, option):
+    needed = {"muon": {"weight_shapes": [(2, 3)]}, "adam_norm": {"weight_numel": 5}}.get(name, {})
+    with pytest.raises(ValueError, match=f"^{option} must be"):
+        OPTIMIZERS[name]([parameter()], **{"lr": 0.1, **needed, option: BAD[option]})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -159,27 +186,17 @@ def test_groups_over_one_flat_tensor_decay_the_weights_alone(rule, reference):
     torch.testing.assert_close(flat.detach(), torch.cat(theirs).detach(), rtol=1e-13, atol=1e-13)
 
 
-DECAYING = [
-    pytest.param("sgd", {}, torch.optim.SGD, id="sgd"),
-    pytest.param("sgd", {"momentum": 0.9, "dampening": 0.3}, torch.optim.SGD, id="sgd-momentum"),
-    pytest.param("sgd", {"momentum": 0.9, "nesterov": True}, torch.optim.SGD, id="sgd-nesterov"),
-    pytest.param("adam", {}, torch.optim.Adam, id="adam"),
-    pytest.param("adam", {"amsgrad": True}, torch.optim.Adam, id="adam-amsgrad"),
-    pytest.param("adamw", {}, torch.optim.AdamW, id="adamw"),
-    pytest.param("nadam", {"decoupled_weight_decay": True}, torch.optim.NAdam, id="nadam-decoupled"),
-    pytest.param("rmsprop", {"momentum": 0.9, "centered": True}, torch.optim.RMSprop, id="rmsprop"),
-]
-
-
 # In float32 Adam's step is the one in C.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=str)
-@pytest.mark.parametrize(("name", "options", "reference"), DECAYING)
-def test_biases_can_be_spared_the_decay(float64_by_default, name, options, reference, dtype, tolerance):
+@pytest.mark.parametrize("id", TORCH_RULES)
+def test_biases_can_be_spared_the_decay(float64_by_default, id, dtype, tolerance):
+    (name, options), (_, reference, torch_options) = OPTIONS[id], TORCH_RULES[id]
+    options, torch_options = ({**each, "weight_decay": 0.3} for each in (options, torch_options))
     flat = parameter(dtype)
-    ours = OPTIMIZERS[name]([flat], 0.1, weight_decay=0.3, decay_biases=False, weight_numel=5, **options)
+    ours = OPTIMIZERS[name]([flat], 0.1, decay_biases=False, weight_numel=5, **options)
     theirs = [nn.Parameter(part.double().clone()) for part in flat.detach().split([5, 3])]
     groups = [{"params": theirs[:1], "weight_decay": 0.3}, {"params": theirs[1:], "weight_decay": 0.0}]
-    oracle = reference(groups, 0.1, **options)
+    oracle = reference(groups, 0.1, **torch_options)
     for grad in gradients(20, dtype):
         flat.grad = grad
         theirs[0].grad, theirs[1].grad = grad.double().split([5, 3])

@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from fixtures.counterparts import TORCH_ACTIVATIONS
 from fixtures.steps import engine_of
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,17 +21,6 @@ TOLERANCE = 1e-12
 SIZES = (6, 7, 5, 3)
 SAMPLES = 8
 
-FUNCTIONS = {
-    "identity": lambda z: z * 1,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "softplus": lambda z: F.softplus(z, threshold=80),
-}
 LOSSES = {
     "sum": {"reduction": "sum"},
     "mean": {"reduction": "mean"},
@@ -75,7 +65,7 @@ def autograd(module, x, y):
         z = F.linear(a, weight, bias)
         z.retain_grad()
         if k < len(layers):
-            a = FUNCTIONS[options["activation"]](z)
+            a = TORCH_ACTIVATIONS[options["activation"]].module()(z)
             a.retain_grad()
             found |= {f"Z{k}": z, f"A{k}": a}
     found["logits"] = z
@@ -110,7 +100,7 @@ def check_against_autograd(module):
         )
 
 
-@pytest.mark.parametrize("activation", FUNCTIONS)
+@pytest.mark.parametrize("activation", TORCH_ACTIVATIONS)
 def test_every_value_is_autograds_for_each_activation(activation):
     check_against_autograd(make_module(activation=activation))
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixtures.counterparts import TORCH_RULES
 
 from mlp_lightning.commands.explain.command import walk
 from mlp_lightning.training.module import MLPModule
@@ -7,41 +8,6 @@ from mlp_lightning.training.module import MLPModule
 TOLERANCE = 1e-11
 SIZES = (6, 7, 5, 3)
 
-# Options of the module, and torch's counterpart.
-RULES = {
-    "sgd": ({"optimizer": "sgd"}, torch.optim.SGD, {}),
-    "sgd decay": ({"optimizer": "sgd", "weight_decay": 0.1}, torch.optim.SGD, {"weight_decay": 0.1}),
-    "momentum": (
-        {"optimizer": "sgd", "momentum": 0.9, "dampening": 0.2},
-        torch.optim.SGD,
-        {"momentum": 0.9, "dampening": 0.2},
-    ),
-    "nesterov decay": (
-        {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
-        torch.optim.SGD,
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
-    ),
-    "adam": ({"optimizer": "adam"}, torch.optim.Adam, {}),
-    "adam decay": (
-        {"optimizer": "adam", "beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
-        torch.optim.Adam,
-        {"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1},
-    ),
-    "amsgrad": ({"optimizer": "adam", "amsgrad": True}, torch.optim.Adam, {"amsgrad": True}),
-    "adamw": ({"optimizer": "adamw", "weight_decay": 0.2}, torch.optim.AdamW, {"weight_decay": 0.2}),
-    "nadam": ({"optimizer": "nadam"}, torch.optim.NAdam, {}),
-    "nadam decoupled": (
-        {"optimizer": "nadam", "weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.2},
-        torch.optim.NAdam,
-        {"weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.2},
-    ),
-    "rmsprop": ({"optimizer": "rmsprop"}, torch.optim.RMSprop, {}),
-    "rmsprop all": (
-        {"optimizer": "rmsprop", "centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.9},
-        torch.optim.RMSprop,
-        {"centered": True, "momentum": 0.5, "weight_decay": 0.1, "alpha": 0.9},
-    ),
-}
 LR, FACTOR = 0.02, 0.25
 
 
@@ -112,7 +78,7 @@ def flat(tensors):
     return torch.cat([t.flatten() for t in tensors[::2]] + [t.flatten() for t in tensors[1::2]])
 
 
-@pytest.mark.parametrize(("options", "rule", "torch_options"), RULES.values(), ids=RULES)
+@pytest.mark.parametrize(("options", "rule", "torch_options"), TORCH_RULES.values(), ids=TORCH_RULES)
 def test_the_step_is_torchs(float64_by_default, options, rule, torch_options):
     module = make_module(**options)
     steps = updates(module, lr_factor=FACTOR)

@@ -16,7 +16,7 @@ test-all: ## run the tests with the slow ones
 # Python itself is built without the sanitizers: their runtimes, and libstdc++, whose exceptions they wrap, come first.
 SANITIZERS = $(shell for name in libasan.so libubsan.so libstdc++.so.6; do gcc -print-file-name=$$name; done)
 C_TESTS = tests/engines/native/test_library.py tests/engines/native/test_chain.py tests/engines/native/test_linear.py tests/engines/native/test_loss.py \
-	tests/engines/test_skipped_zeros.py tests/engines/test_infinite_losses.py tests/engines/native/test_engine.py \
+	tests/engines/test_skipped_zeros.py tests/engines/test_infinite_losses.py tests/engines/native/test_steps.py \
 	tests/engines/native/test_denormals.py tests/engines/native/test_adam.py
 
 sanitize: ## run the tests of the C sources under AddressSanitizer and UndefinedBehaviorSanitizer (gcc, 2 minutes)

@@ -1,6 +1,7 @@
 """The command ``compare``: run configs over seeds and settings, then a table and one figure of learning curves."""
 
 import argparse
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlp_lightning.commands.compare.run_options import check_leaves_results
 from mlp_lightning.commands.compare.runs import Run, execute, plan
 from mlp_lightning.errors import UserError
+from mlp_lightning.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from mlp_lightning.commands.compare.ensemble import Ensemble
@@ -59,15 +61,16 @@ def compare(arguments: list[str], find_config: Callable[[str], Path]) -> None:
         for run, folder, metrics in done:
             results[run] = (folder, metrics)
             told = f"{run.experiment}, seed {run.seed}: {metrics['test/accuracy']:.2%} on the test set"
-            print(f"[{len(results)}/{len(runs)}] {told}", flush=True)
+            print(f"[{len(results)}/{len(runs)}] {printable(told)}", flush=True)
     results = {run: results[run] for run in runs}
     ensembles = _ensembles(results) if options.ensemble else {}
     measured = {run: metrics for run, (_, metrics) in results.items()}
-    print(f"\n{table(measured, {name: str(each) for name, each in ensembles.items()}, notebook=options.notebook)}\n")
+    texts = {name: str(each) for name, each in ensembles.items()}
+    print(f"\n{printable_lines(table(measured, texts, notebook=options.notebook))}\n")
     if options.ensemble:
         _write_ensembles(logs / "ensemble.json", ensembles)
     _draw_curves(logs / "compare.png", results, options.seeds)
-    print(f"TensorBoard: tensorboard --logdir {logs}")
+    print(f"TensorBoard: tensorboard --logdir {printable(str(logs))}")
 
 
 def _tell_outdated(runs: list[Run], logs: Path) -> None:
@@ -103,7 +106,8 @@ def _ensembles(results: dict[Run, tuple[Path, dict[str, Any]]]) -> dict[str, "En
         for (run, (_, metrics)), errors in zip(members.items(), ensembles[experiment].errors_by_network, strict=True):
             counted = round((1 - metrics["test/accuracy"]) * n)
             if counted != errors:
-                print(f"{experiment}, seed {run.seed}: {errors} errors now, {counted} when it was tested")
+                told = f"{experiment}, seed {run.seed}: {errors} errors now, {counted} when it was tested"
+                print(printable(told))
     return ensembles
 
 
@@ -112,7 +116,7 @@ def _write_ensembles(path: Path, ensembles: dict[str, "Ensemble"]) -> None:
 
     values = {name: {**each._asdict(), "accuracy": each.accuracy} for name, each in ensembles.items()}
     write_json(path, values)
-    print(f"ensembles: {path}")
+    print(f"ensembles: {printable(str(path))}")
 
 
 def _draw_curves(path: Path, results: dict[Run, tuple[Path, dict[str, Any]]], seeds: int) -> None:
@@ -125,7 +129,7 @@ def _draw_curves(path: Path, results: dict[Run, tuple[Path, dict[str, Any]]], se
         history = read_checkpoint(str(folder / "checkpoints" / "last.ckpt"))["history"]
         curves.setdefault(run.experiment, []).append(history.get("val/accuracy", ([], [])))
     save_png(comparison_figure(curves, f"Mean of {seeds} seeds ± standard deviation"), path)
-    print(f"curves: {path}")
+    print(f"curves: {printable(str(path))}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -188,4 +192,7 @@ def _mean_and_spread(values: list[float], digits: int) -> str:
     if not values:
         return "–"
     mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    # A loss may be infinite, which has no deviation.
+    if len(values) == 1 or not all(map(math.isfinite, values)):
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}"

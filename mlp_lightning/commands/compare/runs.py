@@ -18,8 +18,9 @@ from mlp_lightning.commands.compare.fingerprint import PACKAGE, data_digest, dig
 from mlp_lightning.commands.compare.run_options import GROUPS, all_options, read_config
 from mlp_lightning.errors import UserError
 
-# What the table says of every run.
+# What the table says of every run, and what it says of those that have it.
 NEEDED = ("test/accuracy", "test/loss", "seconds", "epochs")
+OPTIONAL = ("val/accuracy", "test/errors")
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,21 @@ class Run:
 def _finished(folder: Path) -> Iterator[Path]:
     """The folders of tested fits in a run's folder, the newest first."""
     for path in sorted(folder.glob("lightning_logs/*/version_*/metrics.json"), reverse=True):
-        with suppress(OSError, ValueError):
+        # A damaged file is that of an unfinished run, also one that is nested too deeply to be read.
+        with suppress(OSError, ValueError, RecursionError):
             metrics = json.loads(path.read_text())
-            if isinstance(metrics, dict) and all(isinstance(metrics.get(name), int | float) for name in NEEDED):
+            if isinstance(metrics, dict) and _can_be_told(metrics):
                 yield path.parent
+
+
+def _can_be_told(metrics: dict[str, Any]) -> bool:
+    needed = [metrics.get(name) for name in NEEDED]
+    return all(map(_is_number, [*needed, *(metrics[name] for name in OPTIONAL if name in metrics)]))
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that a float holds; JSON's whole numbers have any length."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
 
 
 def plan(configs: Sequence[Path], grid: Sequence[str], seeds: int) -> list[Run]:

@@ -1,6 +1,7 @@
 """The compare command: what it plans, what it repeats, what it prints and draws."""
 
 import json
+import math
 import re
 import shutil
 import statistics
@@ -201,6 +202,21 @@ def test_run_of_an_older_version_or_without_validation_has_dashes() -> None:
     printed = table({Run(Path("a.yaml"), (), seed): metrics for seed in (0, 1)}, {}, notebook=False)
     assert printed.splitlines()[2].startswith("| a | 15 | – | 0.9700 ± 0.0000 |")
     assert printed.endswith("| 0.9700, 0.9700 | –, – |")
+
+
+def test_an_infinite_loss_has_no_deviation() -> None:
+    metrics = {"test/accuracy": 0.9, "test/loss": 0.25, "seconds": 3, "epochs": 2}
+    runs = {Run(Path("x.yaml"), (), seed): metrics | {"test/loss": loss} for seed, loss in enumerate([0.25, math.inf])}
+    assert table(runs, {}, notebook=False).splitlines()[-1].split(" | ")[4] == "inf"
+
+
+def test_no_setting_steers_the_terminal(config: Path, tmp_path: Path, fits: FakeFits, capsys) -> None:
+    logs = tmp_path / "l\x1b[31mogs"
+    compare([str(config), "--seeds", "1", "--grid", "model.name=\x1b[8m\x07]", "--logs", str(logs)], Path)
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\x07" not in out
+    assert "model.name=\\x1b[8m\\x07], seed 0:" in out
+    assert "tensorboard --logdir" in out and "l\\x1b[31mogs" in out
 
 
 def test_notebook_table_sets_its_figures_beside_ours() -> None:

@@ -184,7 +184,26 @@ def test_configs_that_leave_no_results_are_refused_before_any_fit(tmp_path, fits
         assert run.options["test"] == "best"
 
 
-@pytest.mark.parametrize("metrics", [None, "", "[1]", '{"test/accuracy": 0.5}', '{"val/accuracy": 0.5}', "\x00"])
+GOOD_METRICS = '"test/accuracy": 0.5, "test/loss": 0.5, "seconds": 1, "epochs": 2'
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        None,
+        "",
+        "[1]",
+        '{"test/accuracy": 0.5}',
+        '{"val/accuracy": 0.5}',
+        "\x00",
+        "[" * 100_000,
+        f'{{{GOOD_METRICS}, "val/accuracy": "high"}}',
+        f'{{{GOOD_METRICS}, "test/errors": [3]}}',
+        f"{{{GOOD_METRICS.replace('0.5', 'true')}}}",
+        f"{{{GOOD_METRICS.replace('0.5', '1' + '0' * 400)}}}",
+    ],
+    ids=lambda metrics: str(metrics)[:80],
+)
 def test_a_fit_that_leaves_no_results_is_told(tmp_path, monkeypatch, metrics):
     def fit(command, environment):
         folder = Path(command[command.index("--trainer.default_root_dir") + 1]) / "lightning_logs" / "x" / "version_0"

@@ -127,7 +127,7 @@ def _draw_curves(path: Path, results: dict[Run, tuple[Path, dict[str, Any]]], se
     curves: dict[str, list[tuple[list[int], list[float]]]] = {}
     for run, (folder, _) in results.items():
         history = read_checkpoint(str(folder / "checkpoints" / "last.ckpt"))["history"]
-        curves.setdefault(run.experiment, []).append(history.get("val/accuracy", ([], [])))
+        curves.setdefault(printable(run.experiment), []).append(history.get("val/accuracy", ([], [])))
     save_png(comparison_figure(curves, f"Mean of {seeds} seeds ± standard deviation"), path)
     print(f"curves: {printable(str(path))}")
 

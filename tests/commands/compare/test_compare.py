@@ -214,9 +214,11 @@ def test_no_setting_steers_the_terminal(config: Path, tmp_path: Path, fits: Fake
     logs = tmp_path / "l\x1b[31mogs"
     compare([str(config), "--seeds", "1", "--grid", "model.name=\x1b[8m\x07]", "--logs", str(logs)], Path)
     out = capsys.readouterr().out
-    assert "\x1b" not in out and "\x07" not in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
     assert "model.name=\\x1b[8m\\x07], seed 0:" in out
-    assert "tensorboard --logdir" in out and "l\\x1b[31mogs" in out
+    assert "tensorboard --logdir" in out
+    assert "l\\x1b[31mogs" in out
 
 
 def test_notebook_table_sets_its_figures_beside_ours() -> None:

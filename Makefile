@@ -23,6 +23,9 @@ sanitize: ## run the tests of the C sources under AddressSanitizer and Undefined
 	CC=$(CURDIR)/tests/sanitize/cc LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 \
 		$(PYTHON) -m pytest -n 0 -v --capture=sys -p no:faulthandler $(C_TESTS)
 
+wheel: ## build wheel and sdist, and give every command where nothing but the wheel is (2 minutes)
+	PYTHON=$(PYTHON) tests/wheel/run
+
 lint: ## check style, format and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -50,4 +53,4 @@ faults: ## kill, damage and starve runs, and compare what they come to with the 
 leaks: ## train again and again in one process, and tell whether memory, files or threads grow (an hour)
 	$(PYTHON) benchmarks/leaks.py
 
-.PHONY: help install test test-all sanitize lint format bench experiments accuracy faults leaks
+.PHONY: help install test test-all sanitize wheel lint format bench experiments accuracy faults leaks

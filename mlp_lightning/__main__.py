@@ -1,4 +1,4 @@
-"""``python -m mlp_lightning`` is ``python train.py``, from any folder."""
+"""``python -m mlp_lightning`` is ``mlp-lightning``."""
 
 from mlp_lightning.cli.start import main
 

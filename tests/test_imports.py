@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mlp_lightning"
-GROUND = {"errors", "messages", "printable", "memory", "files"}
+GROUND = {"errors", "invocation", "messages", "printable", "memory", "files"}
 # The parts that each part may import, beside its own modules.
 ALLOWED = {
     **dict.fromkeys(sorted(GROUND), GROUND),
@@ -26,7 +26,7 @@ ALLOWED = {
     "commands": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures"},
     "cli": GROUND | {"nn", "optim", "data", "engines", "training", "predicting", "figures", "commands"},
     "__main__": {"cli"},
-    "__init__": {"predicting", "notebook"},
+    "__init__": {"predicting", "notebook", "invocation"},
 }
 MOST_LINES = 250
 LONG = {

@@ -8,7 +8,7 @@ import yaml
 
 from mlp_lightning.errors import UserError
 
-CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 # A few lines of aliases to aliases can stand for more values than the memory holds.
 MOST_VALUES = 100_000
 

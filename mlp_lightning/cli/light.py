@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mlp_lightning.cli.config_files import CONFIG_FOLDER, find_config
-from mlp_lightning.cli.overview import COMMANDS, asks_for_overview, overview
+from mlp_lightning.cli.overview import COMMANDS, asks_for_overview, asks_for_version, overview
 from mlp_lightning.commands.compare.command import compare
 from mlp_lightning.commands.draw.command import draw
 from mlp_lightning.commands.export.command import export
 from mlp_lightning.commands.init.command import init
 from mlp_lightning.commands.predict.command import predict
 from mlp_lightning.errors import UserError
+from mlp_lightning.invocation import version_of_package
 
 LIGHT: dict[str, Callable[[list[str]], None]] = {
     "init": init,
@@ -23,6 +24,9 @@ LIGHT: dict[str, Callable[[list[str]], None]] = {
 
 def answer(arguments: Sequence[str]) -> bool:
     """Do what needs no Lightning, and tell whether it was that; raises UserError, and SystemExit after a help."""
+    if asks_for_version(arguments):
+        print(f"mlp_lightning {version_of_package()}")
+        sys.exit(0)
     if asks_for_overview(arguments):
         print(overview(), end="")
         sys.exit(0)

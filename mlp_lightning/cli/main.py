@@ -30,6 +30,7 @@ from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.engines.native.denormals import no_denormals
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.checkpoint_file import find_checkpoint, read_checkpoint
+from mlp_lightning.invocation import program
 from mlp_lightning.memory import out_of_memory
 from mlp_lightning.messages import plain_words, reason_of_class
 from mlp_lightning.training.callback_options import as_list
@@ -107,6 +108,7 @@ class CLI(LightningCLI):
             args=args,
             parser_class=OneLineParser,
             parser_kwargs={
+                "prog": program(),
                 "description": DESCRIPTION,
                 **{name: {"description": COMMANDS[name]} for name in self.subcommands()},
             },

@@ -5,6 +5,8 @@ from itertools import takewhile
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from mlp_lightning.invocation import program
+
 DESCRIPTION = "Train multilayer perceptrons whose gradients are derived by hand."
 COMMANDS = {
     "init": "Look at data, and write a config with comments that fits them.",
@@ -25,9 +27,15 @@ def asks_for_overview(arguments: Sequence[str]) -> bool:
     return not {"-h", "--help"}.isdisjoint(takewhile(lambda argument: argument not in COMMANDS, arguments))
 
 
+def asks_for_version(arguments: Sequence[str]) -> bool:
+    """Whether the first argument is ``--version``."""
+    return list(arguments[:1]) == ["--version"]
+
+
 def overview() -> str:
     """The help of the whole program."""
-    parser = ArgumentParser(description=DESCRIPTION)
+    parser = ArgumentParser(prog=program(), description=DESCRIPTION)
+    parser.add_argument("--version", action="store_true", help="Print the version and exit.")
     parser.add_argument(
         "-c", "--config", action=ActionConfigFile, help="Path to a configuration file in json or yaml format."
     )

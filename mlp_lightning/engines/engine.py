@@ -112,7 +112,7 @@ class Engine:
     @property
     def one_by_one(self) -> str | None:
         """Why ``steps`` makes none, in words; None where it makes several in one call."""
-        return "it makes no others"
+        return "every operation is called from Python"
 
     @property
     def evaluates_steps(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlp_lightning.commands.compare.run_options import check_leaves_results
 from mlp_lightning.commands.compare.runs import Run, execute, plan
 from mlp_lightning.errors import UserError
+from mlp_lightning.invocation import program
 from mlp_lightning.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _draw_curves(path: Path, results: dict[Run, tuple[Path, dict[str, Any]]], se
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="train.py compare", description=__doc__)
+    parser = _Parser(prog=f"{program()} compare", description=__doc__)
     parser.add_argument("configs", nargs="*", help="configs, from here or from the config folder")
     parser.add_argument(
         "--notebook", action="store_true", help="the notebook's six experiments, its figures beside ours"

@@ -7,6 +7,7 @@ import webbrowser
 from typing import NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.invocation import program
 from mlp_lightning.printable import printable
 
 
@@ -52,7 +53,7 @@ def draw(arguments: list[str]) -> None:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="train.py draw", description=__doc__)
+    parser = _Parser(prog=f"{program()} draw", description=__doc__)
     parser.add_argument(
         "--ckpt_path", required=True, help="a checkpoint, the folder of a run, or best or last for the newest one"
     )

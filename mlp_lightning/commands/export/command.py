@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.invocation import program
 from mlp_lightning.printable import printable, printable_lines
 
 # Those of ``export_formats.FORMATS``, which imports torch.
@@ -80,7 +81,7 @@ def _output(name: str) -> Path:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(
-        prog="train.py export",
+        prog=f"{program()} export",
         description=__doc__,
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,

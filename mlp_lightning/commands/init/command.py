@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlp_lightning.errors import UserError
+from mlp_lightning.invocation import program
 from mlp_lightning.printable import printable
 
 
@@ -47,17 +48,17 @@ def init(arguments: list[str]) -> None:
         raise UserError(f"init: {path} cannot be written: {error.strerror}") from error
     print(printable(f"{path}: {sight.summary}"))
     print("\nnext:")
-    print(printable(f"    python train.py fit --config {path}"))
+    print(printable(f"    {program()} fit --config {path}"))
     files = sight.root or "FILES"
-    print(printable(f"    python train.py predict --ckpt_path lightning_logs/{path.stem} --input {files}"))
+    print(printable(f"    {program()} predict --ckpt_path lightning_logs/{path.stem} --input {files}"))
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _Parser(
-        prog="train.py init",
+        prog=f"{program()} init",
         description=__doc__,
-        usage="train.py init [-h] [--force] CONFIG --data.dataset NAME [--data.root FILES] [--data.OPTION VALUE …]",
-        epilog="All data options of fit can be given (python train.py fit --help); they are written into the config.",
+        usage=f"{program()} init [-h] [--force] CONFIG --data.dataset NAME [--data.root FILES] [--data.OPTION VALUE …]",
+        epilog=f"All data options of fit can be given ({program()} fit --help); they are written into the config.",
         allow_abbrev=False,
     )
     parser.add_argument("config", metavar="CONFIG", help="the file to write, such as my.yaml")

@@ -52,7 +52,7 @@ class Line(NamedTuple):
 
 def config_text(sight: Sight) -> str:
     """The whole file."""
-    lines = _comment("Written by init, which looked at the data. Change what you like: train.py fit --help tells more.")
+    lines = _comment("Written by init, which looked at the data. Change what you like: fit --help tells more.")
     lines += _comment(f"Seen: {sight.summary}.")
     lines += _comment(_classes(sight))
     for seen in sight.seen:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.regular import real
+from mlp_lightning.invocation import program
 from mlp_lightning.printable import printable
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _check_overwriting(options: argparse.Namespace, checkpoint: Path) -> None:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="train.py predict", description=__doc__)
+    parser = _Parser(prog=f"{program()} predict", description=__doc__)
     parser.add_argument(
         "--ckpt_path", required=True, help="a checkpoint, the folder of a run, or best or last for the newest one"
     )

@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from mlp_lightning.invocation import program
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,7 +68,7 @@ def with_checkpoint(arguments: Sequence[str], checkpoint: Path) -> str:
         if not skip and argument.partition("=")[0] != "--ckpt_path":
             kept.append(argument)
         skip = not skip and argument == "--ckpt_path"
-    return shlex.join(["python", "train.py", *kept, "--ckpt_path", str(checkpoint)])
+    return f"{program()} {shlex.join([*kept, '--ckpt_path', str(checkpoint)])}"
 
 
 def _stop_at_once(signal_number: int, frame: FrameType | None) -> None:

@@ -4,13 +4,13 @@ import math
 import platform
 import sys
 import time
-from importlib.metadata import version
 from typing import Any
 
 import lightning
 import lightning.pytorch as pl
 import torch
 
+from mlp_lightning.invocation import version_of_package
 from mlp_lightning.printable import printable
 from mlp_lightning.training.callbacks.tables import data_table, imbalance, network_table, results_table
 from mlp_lightning.training.evaluation import class_accuracy
@@ -18,7 +18,7 @@ from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.runs.run_folder import run_folder, tell, tensorboard_logger, write_json
 
 VERSIONS = {
-    "mlp_lightning": version("mlp-lightning"),
+    "mlp_lightning": version_of_package(),
     "python": platform.python_version(),
     "torch": torch.__version__,
     "lightning": lightning.__version__,

@@ -21,6 +21,7 @@ from mlp_lightning.optim.averaging import Averaging
 from mlp_lightning.optim.schedules import Schedule
 from mlp_lightning.training.curves import Curves
 from mlp_lightning.training.evaluation import Evaluation, Weights
+from mlp_lightning.training.loaders import own_data, widths_of
 from mlp_lightning.training.memory_needed import Setting, check_memory, states_kept
 from mlp_lightning.training.names import (
     ActivationName,
@@ -198,14 +199,19 @@ class ConfiguredModule(pl.LightningModule):
         """Build the network, whose input and output widths follow from the data."""
         # Without a trainer it is ``load_from_checkpoint`` that asks: the checkpoint will tell the widths.
         if not hasattr(self, "network") and self._trainer is not None:
-            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-            data = datamodule.data
-            if self.trainer.state.fn == "fit":
-                self.check_batch_size(datamodule.batch_size)
+            datamodule = own_data(self.trainer)
+            if datamodule is None:
+                n_features, counts = widths_of(self.trainer)
+                names = tuple(str(k) for k in range(len(counts)))
+            else:
+                data = datamodule.data
+                n_features, names = data.n_features, data.class_names
+                if self.trainer.state.fn == "fit":
+                    self.check_batch_size(datamodule.batch_size)
             # A test of files alone has none that train: the checkpoint brings the weights.
-            if self.hparams["class_weights"] == "balanced" and len(data.train_y):
-                self.weigh(balanced_weights(datamodule.part_counts["train"], data.class_names))
-            self._build((data.n_features, *self.hparams["hidden"], data.n_classes))
+            if self.hparams["class_weights"] == "balanced" and (datamodule is None or len(data.train_y)):
+                self.weigh(balanced_weights(counts if datamodule is None else datamodule.part_counts["train"], names))
+            self._build((n_features, *self.hparams["hidden"], len(names)))
 
     @property
     def step_options(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mlp_lightning.data.batches import Batch, Batches
 from mlp_lightning.data.length import length_of
-from mlp_lightning.data.module import DataModule
 from mlp_lightning.engines.adversary import VirtualAdversary
 from mlp_lightning.engines.choice import AUTO, Chosen, choose
 from mlp_lightning.engines.engine import Engine
@@ -31,6 +30,7 @@ from mlp_lightning.training.curves import check_finite, means
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
 from mlp_lightning.training.gradient_hooks import GradientHooks
 from mlp_lightning.training.listeners import listens_to_gradients, unheard_hooks
+from mlp_lightning.training.loaders import as_batch, described, own_data
 from mlp_lightning.training.recipes import recipe_of
 from mlp_lightning.training.runs.own_files import forget_paths
 from mlp_lightning.training.runs.return_point import check_state, newest_finite
@@ -135,6 +135,12 @@ class MLPModule(ConfiguredModule):
         """Compute steps that are not finite like any others, in the trainings that start from now on."""
         self._lets_steps_pass = True
 
+    def as_batch(self, batch: Any) -> Batch:
+        """A minibatch as the steps take it; raises UserError for what is no pair of samples and classes."""
+        if isinstance(batch, Batch):
+            return batch
+        return as_batch(batch, self.network.flat, self.global_rank, self.trainer.world_size)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of gradient descent, or a minibatch's part in it, with what Lightning does around it.
 
@@ -180,6 +186,7 @@ class MLPModule(ConfiguredModule):
         Raises:
             NotFinite: the step was not finite, and is not to be skipped.
         """
+        batch = self.as_batch(batch)
         lr = self.hparams["lr"] * self._schedule(step)
         with self._naming_a_checkpoint():
             loss_sum, normalizer = self.engine(batch, lr, step=step, updates=updates, keep_gradient=keep_gradient)
@@ -200,7 +207,8 @@ class MLPModule(ConfiguredModule):
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
         is_own = getattr(self.hand_step, "__func__", None) is MLPModule.hand_step
-        if self._averaging is not None or not is_own or self.engine.one_by_one is not None:
+        is_alike = isinstance(self.trainer.train_dataloader, Batches)
+        if self._averaging is not None or not (is_own and is_alike) or self.engine.one_by_one is not None:
             return False
         return self.engine.evaluates_steps or not self._validates_within_steps
 
@@ -290,7 +298,8 @@ class MLPModule(ConfiguredModule):
 
     @property
     def _validates_within_steps(self) -> bool:
-        return self.trainer.datamodule.validation == "per_batch"  # type: ignore[attr-defined]
+        data = own_data(self.trainer)
+        return data is not None and data.validation == "per_batch"
 
     def _validate_within_step(self, batch: Batch) -> None:
         """The notebook's validation: after the step, on the rest of the same minibatch."""
@@ -352,14 +361,20 @@ class MLPModule(ConfiguredModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation sums."""
-        self._evaluate(self.val_sums, batch)
+        self._evaluate(self.val_sums, self.as_batch(batch))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Add a batch to the test sums; returns the logits for whoever draws them."""
-        copies = list(self.trainer.datamodule.test_copies(batch, batch_idx))  # type: ignore[attr-defined]
+        data, batch = own_data(self.trainer), self.as_batch(batch)
+        copies = [] if data is None else list(data.test_copies(batch, batch_idx))
         if copies:
             self._add(self.deformed_sums, mean_output(map(self, copies), self.loss), batch)
         return self._evaluate(self.test_sums, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities ``(B, K)`` of the classes, softmax of the outputs."""
+        with torch.autocast(self.device.type, enabled=False):
+            return torch.softmax(self(self.as_batch(batch).x), 1)
 
     def _evaluate(self, evaluation: Evaluation, batch: Batch) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
@@ -392,16 +407,21 @@ class MLPModule(ConfiguredModule):
         if self.evaluated_network is not self.network:
             raw_loss, raw_counts = self.raw_sums.finish()
             values |= {f"{name}/raw_loss": raw_loss, f"{name}/raw_accuracy": accuracy(raw_counts)}
-        if name == "test" and self.trainer.datamodule.test_deformations:  # type: ignore[attr-defined]
+        data = own_data(self.trainer)
+        if name == "test" and data is not None and data.test_deformations:
             deformed_loss, deformed_counts = self.deformed_sums.finish()
             values |= {"test/deformed_loss": deformed_loss, "test/deformed_accuracy": accuracy(deformed_counts)}
         check_finite(self.global_step, values)
+        # What Lightning logs of an evaluation it returns and prints too; our own Trainer has tables for it.
+        returns = self.trainer.state.fn != "fit" and not getattr(self.trainer, "has_tables", False)
         # The processes agree already; without sync_dist Lightning warns that they might not.
-        self.log_dict(values, prog_bar=name == "val", logger=False, sync_dist=True)
+        self.log_dict(values, prog_bar=name == "val", logger=None if returns else False, sync_dist=True)
         self.results |= values
         if name == "val" and self.trainer.state.fn == "fit":
             self.results["val/step"] = self.global_step
-        if record:
+        if record and returns:
+            self.curves.append(self.global_step, values)
+        elif record:
             self.record(values, self.global_step)
 
     def take_validation(self, checkpoint: dict[str, Any]) -> None:
@@ -426,9 +446,9 @@ class MLPModule(ConfiguredModule):
         checkpoint["norm"] = self.network.norm
         checkpoint["class_weights"] = self.class_weights
         # A module that was made by hand need not have data.
-        datamodule = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule is not None:
-            checkpoint["data"] = datamodule.description()
+        if self._trainer is not None:
+            data = own_data(self.trainer)
+            checkpoint["data"] = described(self.network.sizes) if data is None else data.description()
         checkpoint["history"] = self.curves.history
         checkpoint["window"] = self.curves.window(sum_over_ranks)
         # As many processes go on with their own sums, to the last bit; others share the sum of all.
@@ -443,8 +463,8 @@ class MLPModule(ConfiguredModule):
         check_content(checkpoint)
         if not hasattr(self, "network"):
             self._build(tuple(checkpoint["sizes"]))
-        datamodule = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        if isinstance(datamodule, DataModule) and "data" in checkpoint and self.trainer.state.fn is not None:
+        datamodule = None if self._trainer is None else own_data(self.trainer)
+        if datamodule is not None and "data" in checkpoint and self.trainer.state.fn is not None:
             datamodule.go_on(checkpoint["data"], self.trainer.state.fn.value)
         # Those of a training that goes on follow from its data, as they did when it began.
         if self.hparams["class_weights"] == "balanced" and self.class_weights is None:

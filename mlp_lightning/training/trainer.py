@@ -50,6 +50,9 @@ class Trainer(pl.Trainer):
             TensorFloat-32, with three digits and in less time. Torch's setting of that name, for the whole process.
     """
 
+    # Lightning need not print what an evaluation found.
+    has_tables = True
+
     def __init__(
         self,
         *args: Any,

@@ -106,6 +106,7 @@ class Health(pl.Callback):
 
     def before_step(self, trainer: pl.Trainer, pl_module: MLPModule, batch: Batch) -> None:
         """Measure the minibatch that completes the next step, and keep the weights."""
+        batch = pl_module.as_batch(batch)
         if not (trainer.is_global_zero and len(batch.y)):
             return
         network = pl_module.network

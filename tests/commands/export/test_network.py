@@ -38,7 +38,8 @@ def test_activations_everywhere(activation: str, dtype: torch.dtype) -> None:
     expected = ACTIVATIONS[activation].forward(z)
     eps = torch.finfo(dtype).eps
     # torch's gelu cancels in the left tail, where ours does not: the error is absolute, of the size of z.
-    atol = 8 * eps if activation == "gelu" else torch.finfo(dtype).tiny
+    # Where eᶻ is below the normal numbers, z times it is rounded or 0.
+    atol = 8 * eps if activation == "gelu" else 100 * torch.finfo(dtype).tiny
     torch.testing.assert_close(ACTIVATIONS[activation].module()(z), expected, rtol=8 * eps, atol=atol)
 
 

@@ -148,6 +148,22 @@ def softplus_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
     return torch.sigmoid(z).mul_(da)
 
 
+def mish_forward(z: Tensor) -> Tensor:
+    """a = z t, t = tanh(log(1 + eᶻ)) (Misra 2019), computed as t = σ (1 + u) / (1 + u²) with u = 1 − σ(z)."""
+    sigma = torch.sigmoid(z)
+    u = 1 - sigma
+    return sigma.mul_(1 + u).div_(1 + u * u).mul_(z)
+
+
+def mish_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    """dz = da · (t + z t′), t′ = (1 − t²) σ = 4 u² σ / (1 + u²)²."""
+    sigma = torch.sigmoid(z)
+    u = 1 - sigma
+    quotient = sigma.div_(1 + u * u)
+    t = quotient * (1 + u)
+    return (4 * u * u).mul_(quotient).div_(1 + u * u).mul_(z).add_(t).mul_(da)
+
+
 # Above its threshold torch's softplus is z itself, 2·10⁻⁹ off at the default of 20. At 40 the rest, e⁻⁴⁰, is below the
 # rounding of 40 in float64, and e⁴⁰ overflows no float32.
 SOFTPLUS_THRESHOLD = 40.0
@@ -181,5 +197,6 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "silu": Activation(silu_forward, silu_backward, nn.SiLU),
     "softplus": Activation(softplus_forward, softplus_backward, partial(nn.Softplus, threshold=SOFTPLUS_THRESHOLD)),
+    "mish": Activation(mish_forward, mish_backward, nn.Mish),
     "identity": Activation(identity_forward, identity_backward, nn.Identity),
 }

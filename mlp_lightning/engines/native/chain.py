@@ -28,20 +28,20 @@ class _Layer(ctypes.Structure):
     )
 
 
-class _Descent(ctypes.Structure):
-    """``descent_t`` of ``native.h``."""
+class _Update(ctypes.Structure):
+    """``update_t`` of ``native.h``."""
 
     _fields_ = (
-        ("descends", COUNT),
-        *((name, NUMBER) for name in ("share", "keep", "keep_bias")),
+        ("updates", COUNT),
+        *((name, NUMBER) for name in ("alpha", "beta", "bias_beta")),
         ("adam", POINTER),
         ("rate", NUMBER),
         ("eps", NUMBER),
     )
 
 
-class _Turned(ctypes.Structure):
-    """``turned_t`` of ``sparse_input.h``."""
+class _Transposed(ctypes.Structure):
+    """``transposed_t`` of ``sparse_input.h``."""
 
     _fields_ = (("weight", POINTER), ("stays", COUNT), ("newest", COUNT))
 
@@ -50,7 +50,7 @@ class _Sparse(ctypes.Structure):
     """``sparse_t`` of ``sparse_input.h``."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("own", "turned", "bits")),
+        *((name, POINTER) for name in ("own", "transposed", "bits")),
         *((name, SIZE) for name in ("quad", "enough_rows")),
         ("is_sparse", COUNT),
     )
@@ -68,7 +68,7 @@ class NativeChain:
     Args:
         layers: of the network, float32.
         memory: for minibatches of one size; with operands in bfloat16 for mixed precision.
-        sparse: of each layer, to pass over the zeros of its input in float32.
+        sparse: of each layer, to skip the zeros of its input in float32.
         enough_rows: for it to pay.
 
     Raises:
@@ -102,10 +102,10 @@ class NativeChain:
                 setattr(struct, name, tensor.data_ptr())
         self._chain = _Chain(product, ctypes.addressof(self._structs), len(layers), None)
         if not self._is_mixed:
-            self._turned, self._of_zeros = (_Turned * len(layers))(), (_Sparse * len(layers))()
+            self._transposed, self._of_zeros = (_Transposed * len(layers))(), (_Sparse * len(layers))()
             self._chain.sparse = ctypes.addressof(self._of_zeros)
-            for own, struct, of_layer in zip(self._turned, self._of_zeros, sparse, strict=True):
-                struct.own = struct.turned = ctypes.addressof(own)
+            for own, struct, of_layer in zip(self._transposed, self._of_zeros, sparse, strict=True):
+                struct.own = struct.transposed = ctypes.addressof(own)
                 if of_layer is not None:
                     own.weight, struct.bits = of_layer.weight.data_ptr(), of_layer.bits.data_ptr()
                     struct.quad, struct.enough_rows = of_layer.quad, enough_rows
@@ -135,9 +135,9 @@ class NativeChain:
             The sum over all that it wrote of biases: not finite where a delta was not.
         """
         pointers, rows = (self._x.data_ptr(), dlogits.data_ptr()), self._x.shape[0]
-        descent = ctypes.byref(_Descent(updates, *step))
+        update = ctypes.byref(_Update(updates, *step))
         threads = torch.get_num_threads()
-        total: float = self._backward(ctypes.byref(self._chain), *pointers, rows, descent, threads)
+        total: float = self._backward(ctypes.byref(self._chain), *pointers, rows, update, threads)
         return total
 
     @property

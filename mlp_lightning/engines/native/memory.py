@@ -11,7 +11,7 @@ from mlp_lightning.engines.torch.buffers import BufferPool
 
 # Of mixed precision's memory: rows and columns are a multiple of TILE, and rows of z and dz some entries further apart.
 TILE, GAP = 32, 16
-# Of float32's, to pass over zeros: pixels side by side, samples of a word of bits, and features of a block of W'.
+# Of float32's, to skip zeros: pixels side by side, samples of a word of bits, and features of a block of W'.
 QUAD, GROUP, UNIT = 4, 64, 64
 
 
@@ -29,7 +29,7 @@ class ChainMemory(NamedTuple):
 
 
 class SparseMemory(NamedTuple):
-    """A layer's memory to pass over zeros of its input: W', and bits of where so many features are not all 0."""
+    """A layer's memory to skip zeros of its input: W', and bits of where so many features are not all 0."""
 
     weight: Tensor
     bits: Tensor
@@ -60,7 +60,7 @@ def mixed_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> ChainMemo
 
 
 def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> list[SparseMemory | None]:
-    """Memory to pass over the zeros of each layer's input, as ``sparse_input.h`` says; None for those that never do.
+    """Memory to skip the zeros of each layer's input, as ``sparse_input.h`` says; None for those that never do.
 
     These are a first layer whose features are no whole quads, and later ones that have less than a block of features.
 
@@ -76,7 +76,7 @@ def sparse_memory(pool: BufferPool, rows: int, sizes: Sequence[int]) -> list[Spa
             memory.append(None)
             continue
         blocks, quads, groups = -(-features // UNIT), width // quad, -(-rows // GROUP)
-        (turned,) = pool.rows(f"turned weight of layer {k}", blocks, [width * UNIT], torch.float32)
+        (transposed,) = pool.rows(f"transposed weight of layer {k}", blocks, [width * UNIT], torch.float32)
         (bits,) = pool.rows(f"bits of layer {k}", groups, [quads], torch.int64)
-        memory.append(SparseMemory(turned, bits, quad))
+        memory.append(SparseMemory(transposed, bits, quad))
     return memory

@@ -21,7 +21,7 @@ class _Adam(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("theta", "m", "v", "grad")),
-        *((name, ctypes.c_float) for name in ("share1", "beta2", "share2")),
+        *((name, ctypes.c_float) for name in ("one_minus_beta1", "beta2", "one_minus_beta2")),
     )
 
 
@@ -144,8 +144,8 @@ class NativeSteps:
             return None, _floats(x for step in steps for x in step)
         m, v = self.form.moments()
         tensors = (self.form.parameter, m, v, self.passes.network.flat_grad)
-        _, _, _, share1, beta2, share2, _ = steps[0]
-        adam = _Adam(*(tensor.data_ptr() for tensor in tensors), share1, beta2, share2)
+        _, _, _, *moments, _ = steps[0]
+        adam = _Adam(*(tensor.data_ptr() for tensor in tensors), *moments)
         return adam, _floats(x for rate, *_, eps in steps for x in (rate, eps, 0.0))
 
 

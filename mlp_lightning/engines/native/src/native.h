@@ -1,23 +1,23 @@
-/* What the C sources share. */
+/* What the C sources have in common. */
 #include <omp.h>
 #include <stdint.h>
 
-/* Adam's memory, and its numbers that stay; share1 and share2 are 1 - beta1 and 1 - beta2. */
+/* Adam's memory, and the coefficients that every step has. */
 typedef struct {
     float *theta, *m, *v;
     const float *grad;
-    float share1, beta2, share2;
+    float one_minus_beta1, beta2, one_minus_beta2;
 } adam_t;
 
-/* What a backward pass does with the gradient: W <- keep W + share dW and b <- keep_bias b + share db where it
-   `descends`, else the same with the memory of the gradients in the place of W and b; and where `adam` is given, a step
+/* What a backward pass does with the gradient: W <- beta W + alpha dW and b <- bias_beta b + alpha db where it
+   `updates`, else the same with the memory of the gradients in the place of W and b; and where `adam` is given, a step
    of it after that, if the sum over the gradients of the biases is finite. */
 typedef struct {
-    int descends;
-    float share, keep, keep_bias;
+    int updates;
+    float alpha, beta, bias_beta;
     const adam_t *adam;
     float rate, eps;
-} descent_t;
+} update_t;
 
 /* A network, with memory for minibatches of one size; described where its passes are, one pair for each precision. */
 typedef struct {
@@ -30,15 +30,15 @@ typedef struct {
 /* The forward pass returns the logits, in memory of the layers. */
 typedef const float *forward_t(const chain_t *chain, const float *x, int64_t rows, int threads);
 typedef double backward_t(const chain_t *chain, const float *x, const float *dlogits, int64_t rows,
-                          const descent_t *how, int threads);
+                          const update_t *how, int threads);
 
 /* Between these two the weights change in the passes of the chain alone, and are read in those of the other, if there is
    one. */
 void begin_steps(const chain_t *chain, const chain_t *other);
 void end_steps(const chain_t *chain, const chain_t *other, int threads);
 
-void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t rows, int64_t width, float share,
-              float keep);
+void sum_rows(const float *dz, float *bias, int64_t first, int64_t last, int64_t rows, int64_t width, float alpha,
+              float beta);
 int softmax_cross_entropy(const float *logits, const int64_t *targets, float *losses, float *dlogits, double *loss_sum,
                           int64_t rows, int64_t classes, int threads);
 void scale_dlogits(float *dlogits, int64_t numel, float dloss);

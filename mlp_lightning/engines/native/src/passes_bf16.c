@@ -1,7 +1,7 @@
 /* The passes in mixed precision, for processors with tile units: operands of products are rounded to bfloat16.
 
    What a layer gives the next has its features as rows and its samples as columns, (H, B), with memory for a multiple of
-   32 of either. Threads share out the features, 32 at a time: a strip, which is finished and packed as operand of what
+   32 of either. Threads divide the features, 32 at a time: a strip, which is finished and packed as operand of what
    comes next while it is in the cache. What a strip comes to does not depend on who makes it. */
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define _GNU_SOURCE
@@ -21,7 +21,7 @@ typedef struct {
     int count;
     const float *x;
     int64_t rows, width; /* B, and up to a multiple of 32 */
-    int64_t stride;      /* of rows of z and dz: no power of 2, whose multiples share few lines of the cache */
+    int64_t stride;      /* of rows of z and dz: no power of 2, whose multiples fall on few lines of the cache */
     int64_t me, all;
     shares_t shares; /* of the strips of each layer's outputs, then of those whose weights make their step */
 } part_t;
@@ -41,7 +41,7 @@ static void strip_times(const float *w, int transposed, int64_t ldw, int64_t i, 
     __attribute__((aligned(64))) word left[2 * AT_ONCE * WORDS];
     const int64_t tiles = tiles_of(depth, DEPTH);
     for (int64_t t = 0; t < tiles; t += AT_ONCE) {
-        const int64_t count = least(AT_ONCE, tiles - t);
+        const int64_t count = minimum(AT_ONCE, tiles - t);
         for (int64_t s = 0; s < count; s++)
             for (int64_t down = 0; down < two_at_most(n - i); down++) {
                 const int64_t row = i + down * SIDE, k = (t + s) * DEPTH;
@@ -58,7 +58,7 @@ static void strip_times(const float *w, int transposed, int64_t ldw, int64_t i, 
     }
 }
 
-/* X as right operand of the first layer, its features deep: a thread's share of it. */
+/* X as right operand of the first layer, its features deep: a thread's part of it. */
 static void pack_samples(const part_t *p)
 {
     const int64_t depth = p->layers[0].fan_in, tiles = tiles_of(depth, DEPTH);
@@ -104,7 +104,7 @@ static void forward_part(const part_t *p)
             if (!is_last)
                 finish_output(l, p, i);
             else
-                for (int64_t h = i; h < least(i + STRIP, l->fan_out); h++)
+                for (int64_t h = i; h < minimum(i + STRIP, l->fan_out); h++)
                     for (int64_t j = 0; j < p->rows; j++)
                         l->z[j * l->fan_out + h] = l->dz[h * p->stride + j] + l->bias[h];
         }
@@ -113,10 +113,10 @@ static void forward_part(const part_t *p)
 }
 
 /* Strip i of dZ, where A > 0 or A is NULL, else 0, as operand of dW and of dA of the layer before; and db or b. */
-static void finish_delta(const layer_t *l, const part_t *p, int64_t i, const float *a, const descent_t *how)
+static void finish_delta(const layer_t *l, const part_t *p, int64_t i, const float *a, const update_t *how)
 {
     const int64_t samples_deep = p->width / DEPTH, features_deep = tiles_of(l->fan_out, DEPTH), count = l->fan_out - i;
-    float *bias = (how->descends ? l->bias : l->dbias) + i;
+    float *bias = (how->updates ? l->bias : l->dbias) + i;
     const __m512 zero = _mm512_setzero_ps();
     __m512 sums[STRIP];
     for (int64_t h = 0; h < STRIP; h++)
@@ -142,11 +142,11 @@ static void finish_delta(const layer_t *l, const part_t *p, int64_t i, const flo
                 _mm512_store_si512(tile + h / 2 * SIDE, one_below_another(d[0][s], d[1][s]));
             }
         }
-    for (int64_t h = 0; h < least(STRIP, count); h++)
-        bias[h] = (how->keep_bias == 0 ? 0 : how->keep_bias * bias[h]) + how->share * _mm512_reduce_add_ps(sums[h]);
+    for (int64_t h = 0; h < minimum(STRIP, count); h++)
+        bias[h] = (how->bias_beta == 0 ? 0 : how->bias_beta * bias[h]) + how->alpha * _mm512_reduce_add_ps(sums[h]);
 }
 
-/* The input of a layer as right operand of dW, its samples deep: a thread's share of it. */
+/* The input of a layer as right operand of dW, its samples deep: a thread's part of it. */
 static void pack_input(const part_t *p, int k)
 {
     const layer_t *l = &p->layers[k];
@@ -163,26 +163,26 @@ static void pack_input(const part_t *p, int k)
         }
 }
 
-/* W <- keep W + share C of at most 32 rows and columns. */
-static void add_to(float *weight, int64_t ldw, const float *c, int64_t rows, int64_t columns, const descent_t *how)
+/* W <- beta W + alpha C of at most 32 rows and columns. */
+static void add_to(float *weight, int64_t ldw, const float *c, int64_t rows, int64_t columns, const update_t *how)
 {
-    const __m512 share = _mm512_set1_ps(how->share), keep = _mm512_set1_ps(how->keep);
-    for (int64_t i = 0; i < least(rows, STRIP); i++)
-        for (int64_t j = 0; j < least(columns, 2 * SIDE); j += SIDE) {
+    const __m512 alpha = _mm512_set1_ps(how->alpha), beta = _mm512_set1_ps(how->beta);
+    for (int64_t i = 0; i < minimum(rows, STRIP); i++)
+        for (int64_t j = 0; j < minimum(columns, 2 * SIDE); j += SIDE) {
             const __mmask16 some = lanes(columns - j);
-            __m512 sum = share * _mm512_load_ps(c + i * 2 * SIDE + j);
-            if (how->keep != 0) /* what is not kept may be anything, NaN too */
-                sum += keep * _mm512_maskz_loadu_ps(some, weight + i * ldw + j);
+            __m512 sum = alpha * _mm512_load_ps(c + i * 2 * SIDE + j);
+            if (how->beta != 0) /* what is not kept may be anything, NaN too */
+                sum += beta * _mm512_maskz_loadu_ps(some, weight + i * ldw + j);
             _mm512_mask_storeu_ps(weight + i * ldw + j, some, sum);
         }
 }
 
 /* Strip i of dW of a layer, and its step. */
-static void weight_strip(const layer_t *l, const part_t *p, int64_t i, const descent_t *how)
+static void weight_strip(const layer_t *l, const part_t *p, int64_t i, const update_t *how)
 {
     __attribute__((aligned(64))) float c[STRIP * 2 * SIDE];
-    const int64_t tiles = p->width / DEPTH, rows = least(STRIP, l->fan_out - i);
-    float *weight = how->descends ? l->weight : l->dweight;
+    const int64_t tiles = p->width / DEPTH, rows = minimum(STRIP, l->fan_out - i);
+    float *weight = how->updates ? l->weight : l->dweight;
     for (int64_t j = 0; j < l->fan_in; j += 2 * SIDE) {
         multiply(two_at_most(rows), two_at_most(l->fan_in - j), l->dz_rows + i / SIDE * tiles * WORDS, tiles * WORDS,
                  l->input + j / SIDE * tiles * WORDS, tiles * WORDS, tiles, c, 2 * SIDE, 0);
@@ -195,7 +195,7 @@ static void weight_strip(const layer_t *l, const part_t *p, int64_t i, const des
 }
 
 /* dW of all layers, and their step. A thread has made its own strips of all of them before it makes another's. */
-static void weights_part(const part_t *p, const descent_t *how)
+static void weights_part(const part_t *p, const update_t *how)
 {
     for (int k = 0; k < p->count; k++)
         for (int64_t i; (i = STRIP * take_of_part(&p->shares, p->count + k, p->me, 0)) >= 0;)
@@ -205,12 +205,12 @@ static void weights_part(const part_t *p, const descent_t *how)
             weight_strip(&p->layers[k], p, i, how);
 }
 
-static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
+static void backward_part(const part_t *p, const float *dlogits, const update_t *how)
 {
     open_tiles();
     const layer_t *last = &p->layers[p->count - 1];
     EACH_STRIP(i, p, p->count - 1) {
-        for (int64_t h = i; h < least(i + STRIP, last->fan_out); h++)
+        for (int64_t h = i; h < minimum(i + STRIP, last->fan_out); h++)
             for (int64_t j = 0; j < p->rows; j++)
                 last->dz[h * p->stride + j] = dlogits[j * last->fan_out + h];
         finish_delta(last, p, i, NULL, how);
@@ -264,7 +264,7 @@ const float *forward_pass_bf16(const chain_t *c, const float *x, int64_t rows, i
     return c->layers[c->count - 1].z;
 }
 
-double backward_pass_bf16(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
+double backward_pass_bf16(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const update_t *how,
                           int threads)
 {
     part_left_t parts[2 * c->count * threads];
@@ -274,6 +274,6 @@ double backward_pass_bf16(const chain_t *c, const float *x, const float *dlogits
         const part_t part = part_of(c, x, rows, me, all, shares);
         backward_part(&part, dlogits, how);
     });
-    return sum_of_biases(c->layers, c->count, how->descends);
+    return sum_of_biases(c->layers, c->count, how->updates);
 }
 #endif

@@ -1,14 +1,14 @@
 /* The passes of a ReLU network in float32, around products of BLAS, which does not divide them. All matrices are row by
    row. Of outputs and deltas a thread has some samples where there are enough for all threads, who then wait for each
    other less, and else the features that belong to its rows of the weights. Of a layer whose input is mostly 0 the features
-   are shared out, both its outputs and the steps of its weights. */
+   are divided, both its outputs and the steps of its weights. */
 #include "blas.h"
 #include "shares.h"
 #include "sparse_products.h"
 
 #define ENOUGH_SAMPLES 64 /* for each thread */
 #define ROWS_AT_ONCE 64   /* of a gradient, which Adam then finds in the cache */
-#define LINE 16           /* floats of a line of the cache, which threads do not share */
+#define LINE 16           /* floats of a line of the cache, which threads do not write both */
 
 /* A pass, as one of its threads knows it. */
 typedef struct {
@@ -82,13 +82,13 @@ static int prepare_layer(const part_t *p, int k)
 {
     sparse_t *s = p->sparse + k;
     const sparse_part_t own = sparse_layer(p, k);
-    const int sparse = is_sparse(&own), moves = s->turned->newest == (sparse ? W : TURNED);
+    const int sparse = is_sparse(&own), moves = s->transposed->newest == (sparse ? W : TRANSPOSED);
     if (p->me == 0)
         s->is_sparse = sparse;
     if (sparse)
         find_quads(&own, p->me, p->all);
     if (moves)
-        turn(&own, !sparse);
+        move_weights(&own, !sparse);
     if (moves || sparse)
         wait_for_all(p->all);
     return sparse;
@@ -99,7 +99,7 @@ static int take_features(const part_t *p, int k, sparse_part_t *some)
 {
     const int64_t unit = take(&p->shares, k, p->me);
     some->first = unit * UNIT;
-    some->last = least(some->first + UNIT, some->l->fan_out);
+    some->last = minimum(some->first + UNIT, some->l->fan_out);
     return unit >= 0;
 }
 
@@ -172,41 +172,41 @@ static void delta_part(const part_t *p, const float *dlogits)
 }
 
 /* dW of the features of a layer that the thread comes to, over what is not 0 of its input, and its step. */
-static void sparse_weight_part(const part_t *p, int k, const descent_t *how)
+static void sparse_weight_part(const part_t *p, int k, const update_t *how)
 {
     sparse_part_t some = sparse_layer(p, k);
     const layer_t *l = some.l;
-    float *weight = !how->descends ? l->dweight : some.s->turned->stays ? NULL : l->weight;
+    float *weight = !how->updates ? l->dweight : some.s->transposed->stays ? NULL : l->weight;
     while (take_features(p, k, &some)) {
-        sparse_backward(&some, weight, how->share, how->keep);
+        sparse_backward(&some, weight, how->alpha, how->beta);
         if (how->adam)
             adam_step(how, l->weight + some.first * l->fan_in, (some.last - some.first) * l->fan_in);
     }
 }
 
 /* dW of a thread's rows of a layer, and their step. */
-static void weight_part(const part_t *p, int k, const descent_t *how)
+static void weight_part(const part_t *p, int k, const update_t *how)
 {
     const layer_t l = p->layers[k];
     const int64_t first = first_of(l.fan_out, LINE, p->me, p->all), last = first_of(l.fan_out, LINE, p->me + 1, p->all);
-    const int64_t rows = how->descends ? last - first : ROWS_AT_ONCE;
-    float *weight = how->descends ? l.weight : l.dweight;
+    const int64_t rows = how->updates ? last - first : ROWS_AT_ONCE;
+    float *weight = how->updates ? l.weight : l.dweight;
     for (int64_t i = first; i < last; i += rows) {
-        const int64_t count = least(rows, last - i);
+        const int64_t count = minimum(rows, last - i);
         product(p->gemm, l.dz + i, 1, l.fan_out, input_of(p, k), 0, l.fan_in, weight + i * l.fan_in, l.fan_in, count,
-                l.fan_in, p->rows, how->share, how->keep);
+                l.fan_in, p->rows, how->alpha, how->beta);
         if (how->adam)
             adam_step(how, l.weight + i * l.fan_in, count * l.fan_in);
     }
 }
 
-static void backward_part(const part_t *p, const float *dlogits, const descent_t *how)
+static void backward_part(const part_t *p, const float *dlogits, const update_t *how)
 {
     delta_part(p, dlogits);
     for (int k = 0; k < p->count; k++) {
         const layer_t l = p->layers[k];
-        sum_rows(l.dz, how->descends ? l.bias : l.dbias, first_of(l.fan_out, LINE, p->me, p->all),
-                 first_of(l.fan_out, LINE, p->me + 1, p->all), p->rows, l.fan_out, how->share, how->keep_bias);
+        sum_rows(l.dz, how->updates ? l.bias : l.dbias, first_of(l.fan_out, LINE, p->me, p->all),
+                 first_of(l.fan_out, LINE, p->me + 1, p->all), p->rows, l.fan_out, how->alpha, how->bias_beta);
     }
     if (how->adam) {
         wait_for_all(p->all);
@@ -221,7 +221,7 @@ static void backward_part(const part_t *p, const float *dlogits, const descent_t
         const int64_t first = first_of(l.fan_out, LINE, p->me, p->all);
         adam_step(how, l.bias + first, first_of(l.fan_out, LINE, p->me + 1, p->all) - first);
     }
-    for (int k = p->count - 1; k >= 0; k--) /* last, for what is shared out to even out all that came before */
+    for (int k = p->count - 1; k >= 0; k--) /* last, for what is divided to even out all that came before */
         if (p->sparse[k].is_sparse)
             sparse_weight_part(p, k, how);
 }
@@ -239,18 +239,18 @@ const float *forward_pass(const chain_t *c, const float *x, int64_t rows, int th
     const shares_t shares = {parts, threads};
     deal_features(c, &shares);
     for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
-        if (!s->turned->stays)
-            s->turned->newest = W;
+        if (!s->transposed->stays)
+            s->transposed->newest = W;
     IN_TEAM(threads, forward_part(&(part_t){c->product, c->layers, c->count, c->sparse, x, rows, me, all, shares}));
     for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
-        if (s->turned->newest == (s->is_sparse ? W : TURNED))
-            s->turned->newest = BOTH;
+        if (s->transposed->newest == (s->is_sparse ? W : TRANSPOSED))
+            s->transposed->newest = BOTH;
     return c->layers[c->count - 1].z;
 }
 
 /* After the forward pass, from dlogits (B, K): the gradient of all layers, or a step along it. Returns the sum over all
    biases, or over their gradients, which is not finite where a delta was not. */
-double backward_pass(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const descent_t *how,
+double backward_pass(const chain_t *c, const float *x, const float *dlogits, int64_t rows, const update_t *how,
                      int threads)
 {
     part_left_t parts[c->count * threads];
@@ -259,18 +259,18 @@ double backward_pass(const chain_t *c, const float *x, const float *dlogits, int
     IN_TEAM(threads,
             backward_part(&(part_t){c->product, c->layers, c->count, c->sparse, x, rows, me, all, shares}, dlogits, how));
     for (sparse_t *s = c->sparse; s < c->sparse + c->count; s++)
-        if (how->descends || how->adam)
-            s->turned->newest = how->descends && s->is_sparse && s->turned->stays ? TURNED : W;
-    return sum_of_biases(c->layers, c->count, how->descends);
+        if (how->updates || how->adam)
+            s->transposed->newest = how->updates && s->is_sparse && s->transposed->stays ? TRANSPOSED : W;
+    return sum_of_biases(c->layers, c->count, how->updates);
 }
 
 void begin_steps(const chain_t *c, const chain_t *other)
 {
     for (int k = 0; c->sparse != NULL && k < c->count; k++) {
-        c->sparse[k].turned->newest = W;
-        c->sparse[k].turned->stays = 1;
+        c->sparse[k].transposed->newest = W;
+        c->sparse[k].transposed->stays = 1;
         if (other != NULL && other->sparse != NULL)
-            other->sparse[k].turned = c->sparse[k].turned;
+            other->sparse[k].transposed = c->sparse[k].transposed;
     }
 }
 
@@ -278,8 +278,8 @@ static void turn_back(const part_t *p)
 {
     for (int k = 0; k < p->count; k++) {
         const sparse_part_t own = sparse_layer(p, k);
-        if (own.s->turned->newest == TURNED)
-            turn(&own, 1);
+        if (own.s->transposed->newest == TRANSPOSED)
+            move_weights(&own, 1);
     }
 }
 
@@ -289,8 +289,8 @@ void end_steps(const chain_t *c, const chain_t *other, int threads)
         return;
     IN_TEAM(threads, turn_back(&(part_t){c->product, c->layers, c->count, c->sparse, NULL, 0, me, all, {0}}));
     for (int k = 0; k < c->count; k++) {
-        c->sparse[k].turned->stays = 0;
+        c->sparse[k].transposed->stays = 0;
         if (other != NULL && other->sparse != NULL)
-            other->sparse[k].turned = other->sparse[k].own;
+            other->sparse[k].transposed = other->sparse[k].own;
     }
 }

@@ -1,4 +1,4 @@
-/* Work that threads share out as they come to it. A thread does its own part, the same every time, from the front; then
+/* Work that threads divide as they come to it. A thread does its own part, the same every time, from the front; then
    what is left of the others' parts, from the back. So most of it stays in the cache where it was the last time, and a
    thread on a core that is slower, or busy with something else, is waited for no longer than one unit of work takes. */
 #include <stdatomic.h>

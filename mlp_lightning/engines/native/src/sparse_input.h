@@ -24,7 +24,7 @@
 #define VECTORS 2
 #endif
 #define WIDE (LANES * VECTORS) /* features at a time */
-#define WORDS 8                /* of bits on a line of the cache, which threads do not share */
+#define WORDS 8                /* of bits on a line of the cache, which threads do not write both */
 #define UNIT 64                /* features of a block of W', which are dealt out so to the threads */
 #define AHEAD 8                /* rows of W' from which one is fetched that is not yet needed */
 
@@ -35,12 +35,12 @@ typedef vec vec_anywhere __attribute__((aligned(4)));
 typedef struct {
     float *weight; /* (H / UNIT, rounded up, D, UNIT) */
     int stays;     /* whether W changes in these passes alone: then they may leave it in W' */
-    enum { W, BOTH, TURNED } newest;
-} turned_t;
+    enum { W, BOTH, TRANSPOSED } newest;
+} transposed_t;
 
 /* A layer's memory for minibatches of one size. */
 typedef struct sparse {
-    turned_t *own, *turned; /* the network's, and what is in use: within steps, an evaluation has the training's */
+    transposed_t *own, *transposed; /* the network's, and what is in use: within steps, an evaluation has the training's */
     uint64_t *bits;      /* of each group and quad: bit i is 1 where it is not all 0 in sample i of the group */
     int64_t quad;        /* features of a quad: QUAD, 1, or 0 where all of the input is always multiplied */
     int64_t enough_rows; /* for it to pay */
@@ -56,9 +56,9 @@ typedef struct {
 } sparse_part_t;
 
 /* Where the first row of W' has a feature. */
-static inline float *turned_of(const sparse_part_t *p, int64_t feature)
+static inline float *transposed_of(const sparse_part_t *p, int64_t feature)
 {
-    return p->s->turned->weight + feature / UNIT * p->l->fan_in * UNIT + feature % UNIT;
+    return p->s->transposed->weight + feature / UNIT * p->l->fan_in * UNIT + feature % UNIT;
 }
 
 /* Whether not all of a quad is 0. */
@@ -112,7 +112,7 @@ static int is_sparse(const sparse_part_t *p)
     return count < all * (quad == QUAD ? MOST_QUADS : MOST_ONES);
 }
 
-/* The bits of a thread's share of the quads. */
+/* The bits of a thread's part of the quads. */
 static void find_quads(const sparse_part_t *p, int64_t me, int64_t all)
 {
     const int64_t width = p->l->fan_in, quad = p->s->quad, quads = width / quad;
@@ -126,18 +126,18 @@ static void find_quads(const sparse_part_t *p, int64_t me, int64_t all)
 }
 
 /* W' of a thread's features from W, or W from it. */
-static void turn(const sparse_part_t *p, int back)
+static void move_weights(const sparse_part_t *p, int back)
 {
     const int64_t width = p->l->fan_in;
     for (int64_t f = p->first; f < p->last; f += UNIT) {
-        const int64_t features = least(UNIT, p->last - f);
-        float *weight = p->l->weight + f * width, *turned = turned_of(p, f);
+        const int64_t features = minimum(UNIT, p->last - f);
+        float *weight = p->l->weight + f * width, *transposed = transposed_of(p, f);
         if (back) {
-            transpose_matrix(turned, UNIT, width, features, weight, width);
+            transpose_matrix(transposed, UNIT, width, features, weight, width);
             continue;
         }
         if (features < UNIT)
-            memset(turned, 0, width * UNIT * sizeof(float));
-        transpose_matrix(weight, width, features, width, turned, UNIT);
+            memset(transposed, 0, width * UNIT * sizeof(float));
+        transpose_matrix(weight, width, features, width, transposed, UNIT);
     }
 }

@@ -68,7 +68,7 @@ static inline const float *samples_of(const sparse_part_t *p, int64_t group)
 
 static inline int64_t rows_of(const sparse_part_t *p, int64_t group)
 {
-    return least(GROUP, p->rows - group * GROUP);
+    return minimum(GROUP, p->rows - group * GROUP);
 }
 
 /* Z + b of a thread's features, and nothing below `bound`. NaN stays. */
@@ -78,11 +78,11 @@ static void sparse_forward(const sparse_part_t *p, float bound)
     wide_t sums[GROUP];
     for (int64_t group = 0; group * GROUP < p->rows; group++)
         for (int64_t f = p->first; f < p->last; f += WIDE) {
-            sum_outputs(p->s->quad, bits_of(p, group), samples_of(p, group), l->fan_in, turned_of(p, f), sums);
+            sum_outputs(p->s->quad, bits_of(p, group), samples_of(p, group), l->fan_in, transposed_of(p, f), sums);
             for (int64_t i = 0; i < rows_of(p, group); i++) {
                 const float *sum = (const float *)sums[i];
                 float *z = l->z + (group * GROUP + i) * l->fan_out + f;
-                for (int64_t h = 0; h < least(WIDE, p->last - f); h++) {
+                for (int64_t h = 0; h < minimum(WIDE, p->last - f); h++) {
                     const float z_ih = sum[h] + l->bias[f + h];
                     z[h] = z_ih < bound ? bound : z_ih;
                 }
@@ -116,7 +116,7 @@ PART void put_deltas(const sparse_part_t *p, int64_t group, int64_t first, int64
 {
     const int64_t width = p->l->fan_in, features = p->l->fan_out, blocks = features / UNIT, next = width * UNIT;
     const uint64_t *bits = bits_of(p, group);
-    const float *dz = p->l->dz + group * GROUP * features, *w = turned_of(p, 0) + first * UNIT;
+    const float *dz = p->l->dz + group * GROUP * features, *w = transposed_of(p, 0) + first * UNIT;
     dx += group * GROUP * width;
     for (int64_t j = first; j < last; j++, w += UNIT)
         EACH_SAMPLE(i, bits[j], {
@@ -147,12 +147,12 @@ static void sparse_deltas(const sparse_part_t *p, float *dx, int64_t first, int6
     }
 }
 
-/* Some rows of W' or of memory like it: W' <- keep W' + X' dZ of a group of samples, of WIDE features. */
+/* Some rows of W' or of memory like it: W' <- beta W' + X' dZ of a group of samples, of WIDE features. */
 INLINE void add_gradient(const int quad, const uint64_t *bits, const float *x, int64_t width, int64_t rows,
-                         const wide_t *dz, float keep, float *w)
+                         const wide_t *dz, float beta, float *w)
 {
     for (int64_t j = 0; j < rows; j += quad, w += quad * UNIT) {
-        if (bits[j / quad] == 0 && keep == 1)
+        if (bits[j / quad] == 0 && beta == 1)
             continue;
         wide_t sums[QUAD];
         for (int q = 0; q < quad; q++)
@@ -168,53 +168,53 @@ INLINE void add_gradient(const int quad, const uint64_t *bits, const float *x, i
         for (int q = 0; q < quad; q++)
             for (int v = 0; v < VECTORS; v++) {
                 vec *to = (vec *)(w + q * UNIT + v * LANES);
-                if (keep == 0) /* what is there may be anything, NaN too */
+                if (beta == 0) /* what is there may be anything, NaN too */
                     *to = sums[q][v];
                 else
-                    *to = keep * *to + sums[q][v];
+                    *to = beta * *to + sums[q][v];
             }
     }
 }
 
 PART void add_to_rows(int64_t quad, const uint64_t *bits, const float *x, int64_t width, int64_t rows,
-                      const wide_t *dz, float keep, float *w)
+                      const wide_t *dz, float beta, float *w)
 {
     if (quad == QUAD)
-        add_gradient(QUAD, bits, x, width, rows, dz, keep, w);
+        add_gradient(QUAD, bits, x, width, rows, dz, beta, w);
     else
-        add_gradient(1, bits, x, width, rows, dz, keep, w);
+        add_gradient(1, bits, x, width, rows, dz, beta, w);
 }
 
-/* keep W or keep dW, and the transpose of what is added. */
-PART void add_transposed(const float (*added)[UNIT], int64_t rows, int64_t features, float keep, float *weight,
+/* beta W or beta dW, and the transpose of what is added. */
+PART void add_transposed(const float (*added)[UNIT], int64_t rows, int64_t features, float beta, float *weight,
                          int64_t width)
 {
-    if (keep == 0) {
+    if (beta == 0) {
         transpose_matrix(added[0], UNIT, rows, features, weight, width);
         return;
     }
-    __attribute__((aligned(64))) float turned[WIDE][SIDE];
-    transpose_matrix(added[0], UNIT, rows, features, turned[0], SIDE);
+    __attribute__((aligned(64))) float transposed[WIDE][SIDE];
+    transpose_matrix(added[0], UNIT, rows, features, transposed[0], SIDE);
     for (int64_t h = 0; h < features; h++)
         for (int64_t j = 0; j < rows; j++)
-            weight[h * width + j] = keep * weight[h * width + j] + turned[h][j];
+            weight[h * width + j] = beta * weight[h * width + j] + transposed[h][j];
 }
 
-/* share dZ of a group, of WIDE features from f on; those that there are not are 0. */
-PART void copy_dz(const sparse_part_t *p, int64_t group, int64_t f, float share, wide_t *dz)
+/* alpha dZ of a group, of WIDE features from f on; those that there are not are 0. */
+PART void copy_dz(const sparse_part_t *p, int64_t group, int64_t f, float alpha, wide_t *dz)
 {
-    const int64_t width = p->l->fan_out, features = least(WIDE, width - f);
+    const int64_t width = p->l->fan_out, features = minimum(WIDE, width - f);
     for (int64_t i = 0; i < rows_of(p, group); i++) {
         const float *from = p->l->dz + (group * GROUP + i) * width + f;
         if (features < WIDE)
             memset(dz[i], 0, sizeof dz[i]);
         for (int64_t h = 0; h < features; h++)
-            ((float *)dz[i])[h] = share * from[h];
+            ((float *)dz[i])[h] = alpha * from[h];
     }
 }
 
-/* keep times what is there, and share dW of a thread's features: in W' where `weight` is NULL, else in it, W or dW. */
-static void sparse_backward(const sparse_part_t *p, float *weight, float share, float keep)
+/* beta times what is there, and alpha dW of a thread's features: in W' where `weight` is NULL, else in it, W or dW. */
+static void sparse_backward(const sparse_part_t *p, float *weight, float alpha, float beta)
 {
     const int64_t width = p->l->fan_in, quad = p->s->quad;
     wide_t dz[GROUP];
@@ -222,15 +222,15 @@ static void sparse_backward(const sparse_part_t *p, float *weight, float share, 
     for (int64_t f = p->first; f < p->last; f += WIDE)
         for (int64_t group = 0; group * GROUP < p->rows; group++) {
             const uint64_t *bits = bits_of(p, group);
-            const float *x = samples_of(p, group), kept = group == 0 ? keep : 1;
-            copy_dz(p, group, f, share, dz);
+            const float *x = samples_of(p, group), kept = group == 0 ? beta : 1;
+            copy_dz(p, group, f, alpha, dz);
             if (weight == NULL)
-                add_to_rows(quad, bits, x, width, width, dz, kept, turned_of(p, f));
+                add_to_rows(quad, bits, x, width, width, dz, kept, transposed_of(p, f));
             else
                 for (int64_t j = 0; j < width; j += SIDE) {
-                    const int64_t rows = least(SIDE, width - j);
+                    const int64_t rows = minimum(SIDE, width - j);
                     add_to_rows(quad, bits + j / quad, x + j, width, rows, dz, 0, sums[0]);
-                    add_transposed(sums, rows, least(WIDE, p->last - f), kept, weight + f * width + j, width);
+                    add_transposed(sums, rows, minimum(WIDE, p->last - f), kept, weight + f * width + j, width);
                 }
         }
 }

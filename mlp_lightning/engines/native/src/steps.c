@@ -38,37 +38,37 @@ static void evaluate(const evaluation_t *e, int64_t i, int64_t classes, int thre
     e->right[i] = count_right(logits, e->y[i], e->rows, classes);
 }
 
-/* Make up to n steps, each on a minibatch of as many rows, and return how many were made. A step adds -lr times the
-   gradient to the weights within the products, or is Adam's where `adam` is not NULL; numbers are (share, keep, keep_bias)
-   or (rate, eps, -) of each step. One whose loss or gradient is not finite is left to the caller, unmade, but that SGD
-   finds a gradient out when it has been added; then that step is the last one made, and *biases, the sum over the biases
+/* Take up to n steps, each on a minibatch of as many rows, and return how many were taken. A step adds -lr times the
+   gradient to the weights within the products, or is Adam's where `adam` is not NULL; coefficients are (alpha, beta, bias_beta)
+   or (rate, eps, -) of each step. One whose loss or gradient is not finite is left to the caller, not taken, but that SGD
+   finds a gradient out when it has been added; then that step is the last one taken, and *biases, the sum over the biases
    after it, is not finite. */
 int64_t make_steps(forward_t *forward, backward_t *backward, const chain_t *chain, int64_t n, const float *const *x,
                    const int64_t *const *y, int64_t rows, int64_t classes, float dloss, const adam_t *adam,
-                   const float *numbers, double *losses, float *losses_of_rows, float *dlogits, double *biases,
+                   const float *coefficients, double *losses, float *losses_of_rows, float *dlogits, double *biases,
                    const evaluation_t *evaluation, int threads)
 {
     const chain_t *other = evaluation ? evaluation->chain : NULL;
-    int64_t made = 0;
+    int64_t taken = 0;
     begin_steps(chain, other);
-    for (; made < n; made++) {
-        const float *step = numbers + 3 * made;
-        const float *logits = forward(chain, x[made], rows, threads);
-        if (softmax_cross_entropy(logits, y[made], losses_of_rows, dlogits, &losses[made], rows, classes, threads) != 0)
+    for (; taken < n; taken++) {
+        const float *step = coefficients + 3 * taken;
+        const float *logits = forward(chain, x[taken], rows, threads);
+        if (softmax_cross_entropy(logits, y[taken], losses_of_rows, dlogits, &losses[taken], rows, classes, threads) != 0)
             break;
-        if (!isfinite(losses[made]))
+        if (!isfinite(losses[taken]))
             break;
         scale_dlogits(dlogits, rows * classes, dloss);
-        const descent_t descent = adam ? (descent_t){0, 1, 0, 0, adam, step[0], step[1]}
-                                       : (descent_t){1, step[0], step[1], step[2], NULL, 0, 0};
-        *biases = backward(chain, x[made], dlogits, rows, &descent, threads);
+        const update_t update = adam ? (update_t){0, 1, 0, 0, adam, step[0], step[1]}
+                                     : (update_t){1, step[0], step[1], step[2], NULL, 0, 0};
+        *biases = backward(chain, x[taken], dlogits, rows, &update, threads);
         if (!isfinite(*biases)) {
-            made += !adam;
+            taken += !adam;
             break;
         }
         if (evaluation)
-            evaluate(evaluation, made, classes, threads);
+            evaluate(evaluation, taken, classes, threads);
     }
     end_steps(chain, other, threads);
-    return made;
+    return taken;
 }

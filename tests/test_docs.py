@@ -85,6 +85,8 @@ def broken_links(page: Path) -> list[str]:
     return [target for target in relative if target and not (page.parent / target).exists()]
 
 
+# Lightning's, of a loader without workers on a machine of many processors, and of its own code.
+@pytest.mark.filterwarnings("ignore:.*num_workers", "ignore:.*treespec")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_python_blocks_run_and_draw_no_global_randomness(page):
     before = torch.get_rng_state()

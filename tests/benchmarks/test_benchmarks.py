@@ -12,7 +12,7 @@ import yaml
 from matplotlib.image import imread
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SCRIPTS = ["step", "epoch", "accuracy_time", "memory", "growth", "notebook", "scaling"]
+SCRIPTS = ["step", "epoch", "estimator", "accuracy_time", "memory", "growth", "notebook", "scaling"]
 
 
 @pytest.fixture

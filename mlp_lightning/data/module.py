@@ -23,7 +23,7 @@ from mlp_lightning.data.sources.own import OWN, Trained, load_own, trained_on
 from mlp_lightning.data.sources.torchvision_sets import CIFAR, SOURCES, load_dataset
 from mlp_lightning.data.splitting.kept_split import changes, check_enough_left, in_minibatches, others, record_of
 from mlp_lightning.data.splitting.row_keys import row_keys
-from mlp_lightning.data.splitting.split_record import TRAIN, VAL, Recognised, SplitRecord, recognise, split_record
+from mlp_lightning.data.splitting.split_record import TEST, TRAIN, VAL, Recognised, SplitRecord, recognise, split_record
 from mlp_lightning.data.splitting.splits import holdout, per_batch, train_share
 from mlp_lightning.data.tabular.columns import Unknown
 from mlp_lightning.errors import UserError
@@ -272,7 +272,8 @@ class DataModule(pl.LightningDataModule):
             counts = self.data.train_y[self._trains(n)].bincount(minlength=self.data.n_classes)
             check_training_classes(counts, self.data.class_names, place)
         self._record = record_of(self.data, self._split(len(self.data.train_y))[1], self._found)
-        self._tell_overlap(self._record.test, self._record, "train")
+        tests = self._record.test if len(self._record.test) else self._record.of(TEST)
+        self._tell_overlap(tests, self._record, "train")
 
     def _tell_overlap(self, test_keys: Tensor, record: SplitRecord, what: str) -> None:
         if count := int(torch.isin(test_keys, record.of(TRAIN)).sum()):

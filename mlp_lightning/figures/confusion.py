@@ -9,6 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from mlp_lightning.figures.style import INK, TICK_SIZE, label_axes, new_figure, style_bar, text_width
+from mlp_lightning.printable import printable
 
 # Beyond this many classes two lines of text no longer fit into a cell.
 MOST_ANNOTATED = 15
@@ -36,6 +37,7 @@ def confusion_figure(counts: ArrayLike, class_names: Sequence[str], title: str) 
     import seaborn  # slow to import, and whoever draws nothing should not wait for it
 
     matrix = _checked(counts, class_names)
+    class_names = [printable(name) for name in class_names]
     size = len(matrix)
     total, correct = int(matrix.sum()), int(matrix.trace())
     score = f"accuracy {correct / total:.2%} of {total:,} samples".replace("%", " %") if total else "no samples"

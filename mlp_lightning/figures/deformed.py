@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from mlp_lightning.figures.style import MUTED, new_figure
 from mlp_lightning.figures.tiles import tile
+from mlp_lightning.printable import printable
 
 TILE_INCHES = 0.62
 
@@ -32,6 +33,7 @@ def deformed_figure(originals: ArrayLike, versions: ArrayLike, names: Sequence[s
             f"originals (R, H, W[, 3]), versions (R, C, H, W[, 3]) and R names are needed, "
             f"got {first.shape}, {others.shape} and {len(names)} names"
         )
+    shown = [printable(name) for name in names]
     rows, height, width = first.shape[:3]
     columns, gap = 1 + others.shape[1], max(1, width // 14)
     pictures = np.concatenate([first[:, np.newaxis], others], axis=1).reshape(-1, *first.shape[1:]).clip(0, 1)
@@ -42,7 +44,7 @@ def deformed_figure(originals: ArrayLike, versions: ArrayLike, names: Sequence[s
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_yticks([row * pitch[0] + (height - 1) / 2 for row in range(rows)], names, parse_math=False)
+    axes.set_yticks([row * pitch[0] + (height - 1) / 2 for row in range(rows)], shown, parse_math=False)
     axes.set_xticks([(width - 1) / 2, (pitch[1] + sheet.shape[1] - 1) / 2], ["as it is", "deformed"])
     axes.xaxis.tick_top()
     axes.axvline(width + (gap - 1) / 2, color=MUTED, linewidth=1)

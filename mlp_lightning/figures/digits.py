@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlp_lightning.figures.style import INK, MUTED, RIGHT, WRONG, message_figure, new_figure, text_width
 from mlp_lightning.figures.tiles import tile
+from mlp_lightning.printable import printable
 
 MOST_MISTAKES = 25
 CAPTION_SIZE = 10
@@ -161,4 +162,4 @@ def _names(labels: ArrayLike, class_names: Sequence[str], argument: str, count: 
         raise ValueError(f"{argument} must have the shape ({count},), one for each image, got {classes.shape}")
     if count and not 0 <= classes.min() <= classes.max() < len(class_names):
         raise ValueError(f"{argument} must lie in 0..{len(class_names) - 1}, got {classes.min()}..{classes.max()}")
-    return [class_names[label] for label in classes]
+    return [printable(class_names[label]) for label in classes]

@@ -153,6 +153,11 @@ def test_names_are_neither_cut_off_nor_on_top_of_each_other(names, cut_off):
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_names_with_control_characters_show_their_escapes():
+    figure = confusion_figure(mostly_right(2), ["a\x1b[31m", "\udc80\u202e"], "t")
+    assert tick_names(figure.axes[0].xaxis) == ["a\\x1b[31m", "\\udc80\\u202e"]
+
+
 def test_colour_bar_is_in_percent():
     bar = confusion_figure(mostly_right(10), DIGITS, "t").axes[1]
     assert tick_names(bar.yaxis) == ["0 %", "0.1 %", "1 %", "10 %", "50 %", "100 %"]

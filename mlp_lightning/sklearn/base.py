@@ -194,6 +194,16 @@ class Estimator(BaseEstimator):
         dtype = loop.network.flat.dtype
         return Part(tensor_of(samples.X, dtype), self._targets(samples, loop.recipe.loss, dtype), samples.y)
 
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """The weights of each layer ``(D, H)``, as scikit-learn has them."""
+        return [layer.weight.T.numpy() for layer in self.network_.layers]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """The biases of each layer ``(H,)``."""
+        return [layer.bias.numpy() for layer in self.network_.layers]
+
     def _outputs(self, X: ArrayLike) -> NDArray[np.float64]:
         """The network's outputs ``(N, K)``."""
         check_is_fitted(self)

@@ -150,7 +150,8 @@ class MLPRegressor(RegressorMixin, Estimator):
         return values.to(dtype)
 
     def _judge(self, outputs: Tensor, y: NDArray[Any]) -> Record:
-        return {"val/r2": float(r2_score(y, outputs.numpy()))}
+        # Of one sample there is none.
+        return {"val/r2": float(r2_score(y, outputs.numpy()))} if len(y) > 1 else {}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -123,6 +123,4 @@ class StepRecipe:
             return f"{self.constraints[0].option} changes the weights after the update"
         if self.dropout is not None:
             return "dropout draws masks for each step"
-        if self.adversary is not None:
-            return "vat makes passes of its own"
-        return "steps that are not finite are ignored" if self.nonfinite == "ignore" else None
+        return None if self.adversary is None else "vat makes passes of its own"

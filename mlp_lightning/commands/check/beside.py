@@ -15,7 +15,7 @@ from mlp_lightning.commands.check.gradients import allowance, kept_entries, mixe
 from mlp_lightning.commands.check.oracle import Gradients
 from mlp_lightning.commands.check.oracle_mixup import mixed_targets
 from mlp_lightning.commands.check.rounding import rounding_errors
-from mlp_lightning.commands.check.sides import Oracles, on_our_sides, remark, watch
+from mlp_lightning.commands.check.sides import Oracles, Pass, on_our_sides, remark, watch
 from mlp_lightning.commands.check.verdict import Row, compare, worst
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.nn import ACTIVATIONS, MLP
@@ -82,7 +82,8 @@ class Beside(pl.Callback):
         def oracle(dtype: torch.dtype, sides: Sequence[Tensor]) -> Gradients:
             return check_oracle.gradients(self.before, batch.x, targets, self.options, dtype, masks, sides)
 
-        (ours,) = self.passes
+        # Kernels make their passes out of sight: their units are taken to be where autograd has them in float32.
+        (ours,) = self.passes or [Pass(batch.x, oracle(torch.float32, ()).sides)]
         self.passes.clear()
         dtype = self.products or module.network.flat.dtype
         found = on_our_sides(oracle, ours.sides, self.options["activation"], dtype)

@@ -64,7 +64,7 @@ class NativeEngine(TorchEngine):
             return "the loss is computed in torch"
         if form is None or form.kind == "momentum" or (form.kind == "adam" and form.decays):
             return f"{type(recipe.rule).__name__} with these options is a pass of its own"
-        return None
+        return "C ends at a step that is not finite" if recipe.nonfinite == "ignore" else None
 
     @property
     def one_by_one(self) -> str | None:

@@ -1,10 +1,12 @@
 """The kernels of a step on a GPU, run by Triton's interpreter on the processor, against autograd and torch.optim."""
 
+import importlib.util
 import itertools
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +14,14 @@ import torch
 from fixtures.steps import engine_of
 from torch.nn import functional as F
 
+from mlp_lightning.commands.check.command import check
 from mlp_lightning.data.batches import Batch
 from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.engines.triton.engine import TritonEngine
 from mlp_lightning.nn import MLP, SoftmaxCrossEntropy
 from mlp_lightning.optim import SGD, AdamW
+from mlp_lightning.training.module import MLPModule
+from mlp_lightning.training.process.quiet import quiet_lightning
 
 # Triton reads TRITON_INTERPRET when it is imported: these tests run in a process of their own.
 interpreted = pytest.mark.interpreter
@@ -156,7 +161,10 @@ def as_on_gpu(monkeypatch, cuda_step):
     monkeypatch.setattr(Recording, "_record", record)
     monkeypatch.setattr(triton_steps, "LENGTHS", (2, 1))
 
-    monkeypatch.setattr(TritonEngine, "refuses", classmethod(lambda cls, recipe: recipe.is_not_plain))
+    def refuses(cls, recipe):
+        return "not float32" if recipe.network.flat.dtype != torch.float32 else recipe.is_not_plain
+
+    monkeypatch.setattr(TritonEngine, "refuses", classmethod(refuses))
 
 
 @pytest.fixture
@@ -252,3 +260,55 @@ def test_trainings_come_to_the_same_in_groups_of_any_size(as_on_gpu, fit, optimi
     assert one.module.curves.history == many.module.curves.history
     assert one.module.samples_seen == many.module.samples_seen
     assert one.trainer.global_step == many.trainer.global_step
+
+
+def checked(capsys, optimizer):
+    quiet_lightning()
+    module = MLPModule(hidden=[7], optimizer=optimizer, lr=0.01)
+    module._build((5, 7, 3))
+    x, y = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    batches = [Batch(x[k : k + 6], y[k : k + 6], x[:0], y[:0], 6) for k in (0, 6)]
+    passed = check(module, batches, precision="32-true", steps_per_epoch=2, total_steps=4, engine="triton")
+    return passed, capsys.readouterr().out.splitlines()[-1]
+
+
+@interpreted
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_check_proves_the_kernels(as_on_gpu, capsys, optimizer):
+    assert checked(capsys, optimizer)[0]
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("right", "wrong", "optimizer", "found"),
+    [
+        pytest.param(
+            "(e / normalizer[:, None] - q) * scale",
+            "(e / normalizer[:, None] - 1.01 * q) * scale",
+            "sgd",
+            "gradient of layers.0.weight, steps 1–4 (updates, float32, engine triton)",
+            id="dlogits",
+        ),
+        pytest.param(
+            "tl.sqrt_rn(second)",
+            "1.01 * tl.sqrt_rn(second)",
+            "adam",
+            "layers.0.weight, step 1 (updates, float32, engine triton)",
+            id="denominator of adam",
+        ),
+    ],
+)
+def test_a_fault_planted_in_a_kernel_is_found(
+    as_on_gpu, cuda_step, monkeypatch, tmp_path, capsys, right, wrong, optimizer, found
+):
+    text = Path(cuda_step.kernels.__file__).read_text()
+    assert text.count(right) == 1
+    planted = tmp_path / "planted_kernels.py"
+    planted.write_text(text.replace(right, wrong))
+    spec = importlib.util.spec_from_file_location("planted_kernels", planted)
+    kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels)
+    monkeypatch.setattr(cuda_step, "kernels", kernels)
+    passed, closing = checked(capsys, optimizer)
+    assert not passed
+    assert found in closing

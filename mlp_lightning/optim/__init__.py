@@ -4,7 +4,7 @@ The network is one flat tensor, all weights first, then all biases. A rule sees 
 state, never the network.
 """
 
-from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
 
 from mlp_lightning.optim.adam import Adam, AdamW
 from mlp_lightning.optim.adam_norm import AdamNorm
@@ -18,7 +18,16 @@ from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle,
 from mlp_lightning.optim.sgd import SGD
 from mlp_lightning.optim.update_rule import UpdateRule
 
-OPTIMIZERS: dict[str, Callable[..., UpdateRule]] = {
+
+class RuleClass(Protocol):
+    """A class of rules, called with tensors and options."""
+
+    decouples_decay: ClassVar[bool]
+
+    def __call__(self, *args: Any, **options: Any) -> UpdateRule: ...
+
+
+OPTIMIZERS: dict[str, RuleClass] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,

@@ -139,6 +139,8 @@ class AdamW(_AdamOptions):
         ValueError: an argument outside its range.
     """
 
+    decouples_decay = True
+
     def __init__(
         self,
         params: ParamsT,

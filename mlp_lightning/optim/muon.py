@@ -63,6 +63,7 @@ class Muon(AdaptiveMoments):
     """
 
     state_names = ("step", "momentum_buffer", "first_moment", "second_moment")
+    decouples_decay = True
 
     def __init__(
         self,

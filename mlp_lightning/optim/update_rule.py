@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class UpdateRule(torch.optim.Optimizer):
 
     # What the rule may keep for each tensor.
     state_names: tuple[str, ...]
+    # Whether ``weight_decay`` shrinks θ apart from the gradient, whatever the options.
+    decouples_decay: ClassVar[bool] = False
     # Adam's formula as one call, which an engine may set; rules that know it take it in place of torch's operations.
     one_pass: OnePass | None = None
     # Of matrix products within the rule, which an engine sets in mixed precision; None for the parameter's.

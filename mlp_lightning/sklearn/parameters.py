@@ -8,6 +8,7 @@ from typing import Any
 
 from mlp_lightning.engines.finiteness import NotFinite
 from mlp_lightning.errors import UserError
+from mlp_lightning.optim import OPTIMIZERS
 
 # scikit-learn's names, ours, and our defaults. Both default to None, so that one that is given is known to be.
 ALIASES: dict[str, tuple[str, Any]] = {
@@ -66,7 +67,7 @@ def resolved(given: Mapping[str, Any], rows: int) -> dict[str, Any]:
 def _decay(alpha: float, options: dict[str, Any], rows: int) -> float | None:
     if not 0 <= alpha < float("inf"):
         raise UserError(f"alpha: got {alpha}, must be zero or more and finite")
-    if options["optimizer"] in ("adamw", "muon"):
+    if OPTIMIZERS[options["optimizer"]].decouples_decay:
         raise UserError(f"alpha: got {alpha}, but {options['optimizer']} decouples its decay; use weight_decay")
     if alpha == 0:
         return None

@@ -70,11 +70,11 @@ class ConfiguredModule(pl.LightningModule):
         momentum: For sgd, muon and rmsprop, in [0, 1).
         dampening: For sgd.
         nesterov: For sgd and muon.
-        weight_decay: For all but adam_norm; decoupled in adamw and muon, added to the gradient elsewhere.
+        weight_decay: For all but adam_norm; added to the gradient, except in rules that decouple it (adamw, muon, …).
         decay_biases: Whether ``weight_decay`` acts on biases too (default true), or on weight matrices alone.
-        beta1: For adam, adamw, nadam, adam_norm and the biases of muon, in [0, 1).
+        beta1: For the rules that average the gradient as Adam does, in [0, 1).
         beta2: Likewise.
-        eps: For all but sgd.
+        eps: For the rules that divide by a root.
         amsgrad: For adam and adamw.
         alpha: For rmsprop, in [0, 1).
         centered: For rmsprop.

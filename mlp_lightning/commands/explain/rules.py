@@ -35,7 +35,7 @@ def rule_rows(optimizer: torch.optim.Optimizer, theta: Tensor, gradient: Tensor)
         group |= {name: number(beta) for name, beta in zip(("beta1", "beta2"), options["betas"], strict=True)}
     decay, rows, g = options.get("weight_decay", 0.0), [], gradient
     spared = "" if options.get("decay_biases", True) else ",  in the weights alone"
-    if decay and (isinstance(optimizer, AdamW | Muon) or options.get("decoupled_weight_decay")):
+    if decay and (optimizer.decouples_decay or options.get("decoupled_weight_decay")):
         shrunk = theta.clone()
         optimizer.decaying(shrunk, options).mul_(1 - options["lr"] * decay)
         numbers = f"θ ← (1 − {group['lr']} · {group['weight_decay']}) θ{spared}"

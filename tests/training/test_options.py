@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from mlp_lightning.commands.check.oracle_rules import RULE_OPTIONS
 from mlp_lightning.errors import UserError
 from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.training.options import (
@@ -15,22 +16,10 @@ from mlp_lightning.training.options import (
     make_schedule,
 )
 
+# torch's options, and its groups by the kind of tensor.
 TAKEN = {
-    "sgd": {"momentum", "dampening", "nesterov", "weight_decay", "decay_biases"},
-    "adam": {"weight_decay", "decay_biases", "beta1", "beta2", "eps", "amsgrad"},
-    "adamw": {"weight_decay", "decay_biases", "beta1", "beta2", "eps", "amsgrad"},
-    "rmsprop": {"momentum", "weight_decay", "decay_biases", "eps", "alpha", "centered"},
-    "nadam": {
-        "weight_decay",
-        "decay_biases",
-        "beta1",
-        "beta2",
-        "eps",
-        "momentum_decay",
-        "decoupled_weight_decay",
-    },
-    "muon": {"momentum", "nesterov", "weight_decay", "decay_biases", "beta1", "beta2", "eps", "ns_steps"},
-    "adam_norm": {"beta1", "beta2", "eps"},
+    name: {*options, "decay_biases"} if "weight_decay" in options else {*options}
+    for name, options in RULE_OPTIONS.items()
 }
 VALUES = {
     "momentum": 0.5,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fixtures.counterparts import TORCH_RULES
 
 from mlp_lightning.commands.check.command import check
 from mlp_lightning.data.batches import Batch
@@ -27,6 +28,7 @@ from mlp_lightning.nn import ACTIVATIONS, MeanSquaredError, SoftmaxCrossEntropy
 from mlp_lightning.nn import mlp as mlp_file
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.optim import (
+    OPTIMIZERS,
     SGD,
     Adam,
     AdamNorm,
@@ -131,9 +133,7 @@ GOOD = [
     {"optimizer": "adam", "weight_decay": 0.1, "decay_biases": False},
     {"optimizer": "rmsprop", "weight_decay": 0.1, "decay_biases": False},
     {"optimizer": "adamw", "weight_decay": 0.5, "decay_biases": False},
-    {"optimizer": "adamw"},
     {"optimizer": "adamw", "weight_decay": 0.5, "amsgrad": True},
-    {"optimizer": "nadam"},
     {"optimizer": "nadam", "weight_decay": 0.1, "momentum_decay": 0.1, "beta1": 0.8, "eps": 1e-3},
     {"optimizer": "nadam", "weight_decay": 0.1, "decoupled_weight_decay": True, "decay_biases": False},
     {"optimizer": "muon"},
@@ -147,8 +147,8 @@ GOOD = [
     {"optimizer": "sgd", "l1": 2.0, "schedule": "cosine"},
     {"optimizer": "sgd", "max_norm": 0.5},
     {"max_norm": 1.0, "l1": 0.5, "init": "glorot_uniform"},
-    {"optimizer": "rmsprop"},
     {"optimizer": "rmsprop", "alpha": 0.9, "eps": 1e-4, "momentum": 0.5, "centered": True, "weight_decay": 0.1},
+    *(row.options for row in TORCH_RULES.values()),
     {"optimizer": "adam_norm"},
     {"optimizer": "adam_norm", "beta1": 0.3, "beta2": 0.99, "eps": 0.1, "reduction": "sum"},
     {"schedule": "step", "step_epochs": 2, "gamma": 0.5},
@@ -196,7 +196,7 @@ def test_every_config_passes(path, capsys):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("optimizer", ["adam", "adam_norm", "muon", "nadam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_chance_raises_no_alarm(optimizer, seed, capsys):
     module = build((5, 3, 2), hidden=[3], init="he_normal", seed=seed, optimizer=optimizer, clip_norm=0.3)
     passed, failed, _ = run(module, capsys, minibatches((5, 2), samples=3, seed=seed), precision="16-mixed")
@@ -569,15 +569,18 @@ MOMENTUM = {"momentum": 0.9, "dampening": 0.2}
         pytest.param(SGD, {"momentum": 0.9, "nesterov": True}, with_options(nesterov=False), id="sgd-nesterov"),
         pytest.param(Adam, {}, without_bias_correction, id="adam-no-bias-correction"),
         pytest.param(Adam, {}, eps_inside_the_root, id="adam-eps-inside"),
-        pytest.param(Adam, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id="adam-no-decay"),
         pytest.param(AdamW, {}, coupled_decay, id="adamw-coupled"),
-        pytest.param(AdamW, {}, with_options(weight_decay=0.0), id="adamw-no-decay"),
         pytest.param(NAdam, {}, without_bias_correction, id="nadam-no-bias-correction"),
         pytest.param(NAdam, {}, with_options(momentum_decay=0.0), id="nadam-momentum-decay"),
         pytest.param(NAdam, {"weight_decay": 0.1}, with_options(decoupled_weight_decay=True), id="nadam-decoupled"),
         pytest.param(RMSprop, {}, eps_inside_the_root, id="rmsprop-eps-inside"),
         pytest.param(RMSprop, {"centered": True}, with_options(centered=False), id="rmsprop-not-centered"),
         pytest.param(RMSprop, {}, with_options(alpha=0.999), id="rmsprop-alpha"),
+        *(
+            pytest.param(rule, {"weight_decay": 0.1}, with_options(weight_decay=0.0), id=f"{name}-no-decay")
+            for name, rule in OPTIMIZERS.items()
+            if name not in ("sgd", "adam_norm")
+        ),
         pytest.param(AdamNorm, {}, counting_biases, id="adam_norm-biases"),
         pytest.param(AdamNorm, {"eps": 1e-2}, eps_inside_the_root, id="adam_norm-eps"),
         pytest.param(AdamNorm, {}, with_options(betas=(0.0, 0.5)), id="adam_norm-no-momentum"),
@@ -610,11 +613,13 @@ def test_biases_that_decay_though_they_should_not(optimizer, more, monkeypatch, 
     [
         pytest.param(SGD, MOMENTUM, with_options(momentum=0.8), id="sgd-momentum"),
         pytest.param(SGD, MOMENTUM, with_options(dampening=0.0), id="sgd-dampening"),
-        pytest.param(Adam, {}, forgetful, id="adam-forgets"),
         pytest.param(Adam, {"amsgrad": True, "beta2": 0.3}, with_options(amsgrad=False), id="adam-not-amsgrad"),
-        pytest.param(NAdam, {}, forgetful, id="nadam-forgets"),
         pytest.param(RMSprop, {"momentum": 0.9}, with_options(momentum=0.5), id="rmsprop-momentum"),
-        pytest.param(AdamNorm, {}, forgetful, id="adam_norm-forgets"),
+        *(
+            pytest.param(rule, {}, forgetful, id=f"{name}-forgets")
+            for name, rule in OPTIMIZERS.items()
+            if name != "sgd"
+        ),
     ],
 )
 def test_wrong_rule_that_shows_after_the_first_step(rule, options, break_it, monkeypatch, capsys):

@@ -4,12 +4,13 @@ The network is one flat tensor, all weights first, then all biases. A rule sees 
 state, never the network.
 """
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from mlp_lightning.optim.adam import Adam, AdamW
 from mlp_lightning.optim.adam_norm import AdamNorm
 from mlp_lightning.optim.clipping import clip_norm_, clip_value_
 from mlp_lightning.optim.l1 import soft_threshold_
+from mlp_lightning.optim.lion import Lion
 from mlp_lightning.optim.max_norm import max_norm_
 from mlp_lightning.optim.muon import Muon
 from mlp_lightning.optim.nadam import NAdam
@@ -22,7 +23,7 @@ from mlp_lightning.optim.update_rule import UpdateRule
 class RuleClass(Protocol):
     """A class of rules, called with tensors and options."""
 
-    decouples_decay: ClassVar[bool]
+    decouples_decay: bool
 
     def __call__(self, *args: Any, **options: Any) -> UpdateRule: ...
 
@@ -32,6 +33,7 @@ OPTIMIZERS: dict[str, RuleClass] = {
     "adam": Adam,
     "adamw": AdamW,
     "nadam": NAdam,
+    "lion": Lion,
     "muon": Muon,
     "rmsprop": RMSprop,
     "adam_norm": AdamNorm,
@@ -43,6 +45,7 @@ __all__ = [
     "Adam",
     "AdamNorm",
     "AdamW",
+    "Lion",
     "Muon",
     "NAdam",
     "RMSprop",

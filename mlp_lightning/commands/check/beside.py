@@ -134,6 +134,7 @@ class Beside(pl.Callback):
         the gradient's rank is less than its sides, such a direction holds nothing but the rounding of a unit length by
         our products, and by the oracle's singular vectors in float64: as many eps of what Muon makes of that length are
         allowed, and as many times three eps of float64. The smallest normal number bounds what underflow takes.
+        Where rounding decides the sign of a step of Lion, two of its steps are allowed.
         """
         gradient = parameter_gradients(module.network)
         for name, parameter in self.parameters.items():
@@ -153,6 +154,7 @@ class Beside(pl.Callback):
             weak = amplification * check_oracle_rules.unit_movement(start, self.rates[-1])
             allowed = eps * (4 * start.abs() + operations * (expected.abs().max() + tiny))
             allowed += (eps + 3 * torch.finfo(torch.float64).eps) * weak
+            allowed += check_oracle_rules.sign_allowance(self.rule, self.parameters[name], self.rates[-1], eps)
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))
 
     @property

@@ -35,6 +35,8 @@ def make_rule(parameters: list[nn.Parameter], options: Mapping[str, Any]) -> Any
         return NotebookAdam(parameters, **given)
     if name == "muon":
         return MuonBySvd(parameters, decay_biases=options["decay_biases"] is not False, **given)
+    if name == "lion":
+        return LionByTensor(parameters, decay_biases=options["decay_biases"] is not False, **given)
     if name in ("adam", "adamw", "nadam"):
         given["betas"] = (given.pop("beta1", 0.9), given.pop("beta2", 0.999))
     groups: list[dict[str, Any]] = [{"params": parameters}]
@@ -64,6 +66,7 @@ RULE_OPTIONS = {
     "adam": ("beta1", "beta2", "eps", "weight_decay", "amsgrad"),
     "adamw": ("beta1", "beta2", "eps", "weight_decay", "amsgrad"),
     "nadam": ("beta1", "beta2", "eps", "weight_decay", "momentum_decay", "decoupled_weight_decay"),
+    "lion": ("beta1", "beta2", "weight_decay"),
     "muon": ("momentum", "nesterov", "ns_steps", "weight_decay", "beta1", "beta2", "eps"),
     "rmsprop": ("alpha", "eps", "momentum", "centered", "weight_decay"),
     "adam_norm": ("beta1", "beta2", "eps"),
@@ -126,6 +129,46 @@ class MuonBySvd:
         for _ in range(self.ns_steps):
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         return left @ values.diag() @ right
+
+
+class LionByTensor:
+    """Lion, which torch has not, tensor by tensor; it knows which signs rounding decides."""
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        decay_biases: bool,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": parameters, "lr": 0.0}]
+        self.beta1, self.beta2, self.weight_decay, self.decay_biases = beta1, beta2, weight_decay, decay_biases
+        # For each parameter m and u without its sign, and what both would be if no two gradients cancelled.
+        self.average = {parameter: torch.zeros(2, *parameter.shape).to(parameter) for parameter in parameters}
+        self.ahead = dict(self.average)
+
+    def step(self) -> None:
+        """One step from the tensors' ``.grad``."""
+        lr = self.param_groups[0]["lr"]
+        for parameter, m in self.average.items():
+            gradient: Tensor = parameter.grad  # type: ignore[assignment]
+            g = torch.stack([gradient, gradient.abs()])
+            self.ahead[parameter] = m * self.beta1 + g * (1 - self.beta1)
+            self.average[parameter] = m * self.beta2 + g * (1 - self.beta2)
+            decay = self.weight_decay if self.decay_biases or parameter.ndim == 2 else 0.0
+            parameter.data = parameter.data - lr * (self.ahead[parameter][0].sign() + decay * parameter.data)
+
+    def undecided(self, parameter: nn.Parameter, eps: float) -> Tensor:
+        """Where the last step's sign is that of rounding errors, in a precision of that ``eps``."""
+        ahead, size = self.ahead[parameter]
+        return ahead.abs() < 64 * eps * size
+
+
+def sign_allowance(rule: Any, parameter: nn.Parameter, lr: float, eps: float) -> Tensor | float:
+    """How far apart two right steps of a rule of signs may be in each entry; 0 for other rules."""
+    return 2 * lr * rule.undecided(parameter, eps) if isinstance(rule, LionByTensor) else 0.0
 
 
 def amplification(options: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mlp_lightning.commands.explain.step import number
-from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, Muon, NAdam, RMSprop, UpdateRule
+from mlp_lightning.optim import SGD, Adam, AdamNorm, AdamW, Lion, Muon, NAdam, RMSprop, UpdateRule
 from mlp_lightning.optim.muon import ADAM_RMS, COEFFICIENTS, matrices
 from mlp_lightning.optim.nadam import momentum_at
 
@@ -152,6 +152,18 @@ def _adam_norm(group: dict[str, Any], state: State, theta: Tensor, g: Tensor) ->
     return [*rows, Row("θ", "θ ← θ − η m / √(v + ε)", numbers, None, (theta, m, v))]
 
 
+def _lion(group: dict[str, Any], state: State, theta: Tensor, g: Tensor) -> list[Row]:
+    lr, beta1, beta2, m = group["lr"], group["beta1"], group["beta2"], state["first_moment"]
+    # m is 0 before the first step.
+    u = ((1 - float(beta1)) * g).sign()
+    numbers = f"u = sign({beta1} · m + (1 − {beta1}) · g),  m = 0 at first"
+    return [
+        Row("u", "u = sign(β₁ m + (1 − β₁) g)", numbers, u, (g,)),
+        Row("θ", "θ ← θ − η u", f"θ ← θ − {lr} · u", None, (theta, u)),
+        _average("m", "β₂", beta2, "g", m, g),
+    ]
+
+
 def _average(name: str, symbol: str, rate: str, term: str, value: Tensor, g: Tensor) -> Row:
     """A running average that starts at 0."""
     formula = f"{name} ← {symbol} {name} + (1 − {symbol}) {term}"
@@ -166,4 +178,5 @@ _RULES: dict[type, Callable[[dict[str, Any], State, Tensor, Tensor], list[Row]]]
     AdamW: _adam,
     RMSprop: _rmsprop,
     AdamNorm: _adam_norm,
+    Lion: _lion,
 }

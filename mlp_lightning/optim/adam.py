@@ -26,10 +26,11 @@ class _AdamOptions(AdaptiveMoments):
         amsgrad: bool,
         decay_biases: bool,
         weight_numel: int | None,
+        betas: tuple[float, float] | None,
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": (beta1, beta2),
+            "betas": (beta1, beta2) if betas is None else betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
@@ -94,6 +95,7 @@ class Adam(_AdamOptions):
         weight_decay: λ ≥ 0, coupled: it passes through m and v, and is thereby rescaled.
         amsgrad: whether v never falls in the denominator.
         decay_biases, weight_numel: as in ``SGD``.
+        betas: (β1, β2), as torch's optimizer takes them, in the place of the two.
 
     Raises:
         ValueError: an argument outside its range.
@@ -111,8 +113,9 @@ class Adam(_AdamOptions):
         amsgrad: bool = False,
         decay_biases: bool = True,
         weight_numel: int | None = None,
+        betas: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(params, lr, beta1, beta2, eps, weight_decay, amsgrad, decay_biases, weight_numel)
+        super().__init__(params, lr, beta1, beta2, eps, weight_decay, amsgrad, decay_biases, weight_numel, betas)
 
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """One step on one tensor, in place."""
@@ -134,6 +137,7 @@ class AdamW(_AdamOptions):
         weight_decay: λ ≥ 0.
         amsgrad: as in ``Adam``.
         decay_biases, weight_numel: as in ``SGD``.
+        betas: (β1, β2), as torch's optimizer takes them, in the place of the two.
 
     Raises:
         ValueError: an argument outside its range.
@@ -153,8 +157,9 @@ class AdamW(_AdamOptions):
         amsgrad: bool = False,
         decay_biases: bool = True,
         weight_numel: int | None = None,
+        betas: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(params, lr, beta1, beta2, eps, weight_decay, amsgrad, decay_biases, weight_numel)
+        super().__init__(params, lr, beta1, beta2, eps, weight_decay, amsgrad, decay_biases, weight_numel, betas)
 
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         """One step on one tensor, in place."""

@@ -37,6 +37,7 @@ class NAdam(AdaptiveMoments):
         momentum_decay: ψ ≥ 0, how fast μ grows; 0 leaves it at β1 / 2.
         decoupled_weight_decay: whether λ shrinks θ as in ``AdamW``, or passes through m and v as in ``Adam``.
         decay_biases, weight_numel: as in ``SGD``.
+        betas: (β1, β2), as torch's optimizer takes them, in the place of the two.
 
     Raises:
         ValueError: an argument outside its range.
@@ -57,10 +58,11 @@ class NAdam(AdaptiveMoments):
         decoupled_weight_decay: bool = False,
         decay_biases: bool = True,
         weight_numel: int | None = None,
+        betas: tuple[float, float] | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": (beta1, beta2),
+            "betas": (beta1, beta2) if betas is None else betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "momentum_decay": momentum_decay,

@@ -35,6 +35,13 @@ def test_follows_torch(assert_same_path, rule, reference, options, steps):
     )
 
 
+@pytest.mark.parametrize(("rule", "reference"), RULES)
+def test_takes_betas_as_torch(assert_same_path, rule, reference):
+    assert_same_path(*(lambda p, r=r: r(p, 0.05, betas=(0.5, 0.7)) for r in (rule, reference)), 10, TOLERANCE)
+    with pytest.raises(ValueError, match="must be"):
+        rule([torch.zeros(1)], 0.05, betas=(0.5, 1.0))
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

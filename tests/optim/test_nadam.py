@@ -33,6 +33,11 @@ def test_follows_torch(assert_same_path, float64_by_default, options, steps):
     )
 
 
+def test_takes_betas_as_torch(assert_same_path, float64_by_default):
+    rules = (NAdam, torch.optim.NAdam)
+    assert_same_path(*(lambda p, r=r: r(p, 0.05, betas=(0.5, 0.7)) for r in rules), 10, TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mlp_lightning.data.images.pictures import MOST_PIXELS
 from mlp_lightning.data.tabular.columns import Unknown
@@ -14,11 +14,24 @@ from mlp_lightning.memory import machine_memory
 Missing = Literal["error", "mean", "median", "most_frequent"]
 Channels = Literal["grey", "rgb"]
 
-OPTIONS_OF = {
-    "image_folder": ("image_size", "channels", "skip_unreadable"),
-    "csv": ("label", "categorical", "ignore", "missing", "unknown"),
-    "arrays": ("memory_budget",),
+
+class OwnSource(NamedTuple):
+    """What reads a kind of files: a function of a module, imported when it is needed, and the options it takes."""
+
+    module: str
+    function: str
+    options: tuple[str, ...]
+
+
+FOLDER = "mlp_lightning.data.sources"
+OWN = {
+    "image_folder": OwnSource(
+        f"{FOLDER}.image_folder", "load_image_folder", ("image_size", "channels", "skip_unreadable")
+    ),
+    "csv": OwnSource(f"{FOLDER}.csv_file", "load_csv", ("label", "categorical", "ignore", "missing", "unknown")),
+    "arrays": OwnSource(f"{FOLDER}.arrays", "load_arrays", ("memory_budget",)),
 }
+OPTIONS_OF = {name: source.options for name, source in OWN.items()}
 # Every own set has them.
 SHARED = ("test_path", "test_size", "test_seed")
 # Of the machine's memory, for one set; training keeps a copy of what is not mapped.

@@ -10,20 +10,13 @@ from torch import Tensor
 from mlp_lightning.data.dataset import Dataset
 from mlp_lightning.data.described import described_preprocessing
 from mlp_lightning.data.preprocessing import Preprocessing
-from mlp_lightning.data.sources.options import SourceOptions
+from mlp_lightning.data.sources.options import OWN, SourceOptions
 from mlp_lightning.data.splitting.split_record import SplitRecord, split_record
 from mlp_lightning.data.splitting.splits import stratified
 from mlp_lightning.errors import UserError
 
 # Indices of the samples that train, of N that are not in the test set.
 Split = Callable[[int], Tensor]
-
-# Imported when they are read: each needs libraries of its own.
-OWN = {
-    "image_folder": ("mlp_lightning.data.sources.image_folder", "load_image_folder"),
-    "csv": ("mlp_lightning.data.sources.csv_file", "load_csv"),
-    "arrays": ("mlp_lightning.data.sources.arrays", "load_arrays"),
-}
 
 
 class Trained(NamedTuple):
@@ -80,5 +73,5 @@ def load_own(
     Raises:
         UserError: the files are not there, or hold something that cannot be trained on.
     """
-    module, function = OWN[name]
-    return getattr(import_module(module), function)(options, split, trained, test_only)
+    source = OWN[name]
+    return getattr(import_module(source.module), source.function)(options, split, trained, test_only)

@@ -13,9 +13,9 @@ from mlp_lightning.engines.adversary import VirtualAdversary
 from mlp_lightning.engines.constraints import Constraint, MaxNorm, SoftThreshold
 from mlp_lightning.engines.transforms import ClipNorm, ClipValue, GradientTransform
 from mlp_lightning.errors import UserError
-from mlp_lightning.nn import MLP, MeanSquaredError, SoftmaxCrossEntropy
+from mlp_lightning.nn import LOSSES, MLP
 from mlp_lightning.nn.dropout import Dropout
-from mlp_lightning.nn.losses import Reduction
+from mlp_lightning.nn.losses import Loss, Reduction
 from mlp_lightning.optim import OPTIMIZERS
 from mlp_lightning.optim.averaging import Averaging, ema, swa
 from mlp_lightning.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup
@@ -49,22 +49,26 @@ AVERAGINGS: dict[str, dict[str, Any]] = {"none": {}, "ema": {"ema_decay": 0.999}
 AVERAGING_OPTIONS = tuple(name for settings in AVERAGINGS.values() for name in settings)
 
 
-def make_loss(
-    name: str, reduction: Reduction, *, label_smoothing: float, class_weights: list[float] | None
-) -> SoftmaxCrossEntropy | MeanSquaredError:
+def make_loss(name: str, reduction: Reduction, *, label_smoothing: float, class_weights: list[float] | None) -> Loss:
     """The loss ``name``.
 
     Raises:
         UserError: an option that the loss does not take, or a value outside its range.
     """
-    if name == "mse":
-        for option, value in (("label_smoothing", label_smoothing), ("class_weights", class_weights)):
-            if value:
-                raise UserError(f"model.{option}: got {value}, but loss mse does not take it")
-        return MeanSquaredError(reduction)
+    loss = LOSSES[name]
+    accepted = inspect.signature(loss).parameters
     weights = None if class_weights is None else torch.tensor(class_weights)
+    options: dict[str, Any] = {}
+    for option, shown, value in (
+        ("label_smoothing", label_smoothing, label_smoothing),
+        ("class_weights", class_weights, weights),
+    ):
+        if option in accepted:
+            options[option] = value
+        elif shown:
+            raise UserError(f"model.{option}: got {shown}, but loss {name} does not take it")
     try:
-        return SoftmaxCrossEntropy(reduction, label_smoothing=label_smoothing, class_weights=weights)
+        return loss(reduction, **options)
     except ValueError as error:
         raise UserError(f"model.{error}") from error
 

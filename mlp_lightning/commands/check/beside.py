@@ -45,6 +45,8 @@ class Beside(pl.Callback):
         self.gradients: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.movements: dict[str, list[Row]] = {name: [] for name in self.parameters}
         self.running: dict[str, list[Row]] = {}
+        # Of a weight, in the last step.
+        self.roundings = 4.0
         # Units taken on our side of a kink, of how many.
         self.followed, self.units = 0, 0
 
@@ -70,7 +72,7 @@ class Beside(pl.Callback):
         assert isinstance(pl_module, MLPModule)
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self._compare_gradient(pl_module, batch)
-        self._compare_movement(pl_module)
+        self._compare_movement(pl_module, len(batch.x))
         # The curves refuse a number that is not finite; here a table shall show it.
         pl_module.curves = Curves()
         trainer.should_stop = len(self.rates) == self.steps
@@ -125,12 +127,14 @@ class Beside(pl.Callback):
                 allowed = allowance(expected, found.rough.running[name], errors[name], after[name].dtype)
             self.running.setdefault(name, []).append(compare(name, after[name], expected, allowed))
 
-    def _compare_movement(self, module: MLPModule) -> None:
+    def _compare_movement(self, module: MLPModule, rows: int) -> None:
         """θ_t − θ_{t−1} rather than θ_t, in which a wrong step of 10⁻⁶ would hide behind a weight of 1.
 
-        Allowed are four roundings of each weight, which no update can avoid, and (64 + √P) eps of the largest movement:
-        64 for the handful of operations on states that have gone through 20 steps, √P for a second moment or norm
-        summed over all P weights; for Muon as many more as its polynomials multiply an error in a weak direction. Where
+        Allowed are four roundings of each weight, which no update can avoid, and where the update is made inside the
+        product of B samples √B more, since the product may add them to the weight one after another. Allowed too are
+        (64 + √P) eps of the largest movement: 64 for the handful of operations on states that have gone through 20
+        steps, √P for a second moment or norm summed over all P weights; for Muon as many more as its polynomials
+        multiply an error in a weak direction. Where
         the gradient's rank is less than its sides, such a direction holds nothing but the rounding of a unit length by
         our products, and by the oracle's singular vectors in float64: as many eps of what Muon makes of that length are
         allowed, and as many times three eps of float64. The smallest normal number bounds what underflow takes.
@@ -148,11 +152,12 @@ class Beside(pl.Callback):
         amplification = check_oracle_rules.amplification(self.options)
         operations = 64 + math.sqrt(module.network.flat.numel()) + amplification
         state = module.network.state_dict()
+        self.roundings = 4 + (math.sqrt(rows) if module.engine.is_fused else 0)
         for name in self.parameters:
             after, start = state[name], self.before[name].to(torch.float64)
             expected = self.parameters[name].detach() - start
             weak = amplification * check_oracle_rules.unit_movement(start, self.rates[-1])
-            allowed = eps * (4 * start.abs() + operations * (expected.abs().max() + tiny))
+            allowed = eps * (self.roundings * start.abs() + operations * (expected.abs().max() + tiny))
             allowed += (eps + 3 * torch.finfo(torch.float64).eps) * weak
             allowed += check_oracle_rules.sign_allowance(self.rule, self.parameters[name], self.rates[-1], eps)
             self.movements[name].append(compare(name, after.to(torch.float64) - start, expected, allowed))

@@ -177,8 +177,8 @@ def check_updates(training: Training, precision: str, engine: str = AUTO) -> lis
         "beside torch's from the same weights.\n"
         f"Gradients, clipped if so configured, against torch.autograd's; movements of the weights against {oracle} "
         "for the same gradient and learning rate.\n"
-        f"Tolerated: gradients {tolerance}; movements, four roundings of each weight and ({operations}) eps of the "
-        f"largest movement{weak}, P = {module.network.flat.numel():,}."
+        f"Tolerated: gradients {tolerance}; movements, {beside.roundings:.0f} roundings of each weight and "
+        f"({operations}) eps of the largest movement{weak}, P = {module.network.flat.numel():,}."
         f"{beside.remark}"
     )
     makes_groups = type(trained.engine).steps is not Engine.steps

@@ -54,7 +54,8 @@ class Model(predicting.Model):
     @property
     def options(self) -> dict[str, Any]:
         """The options of the model that was trained."""
-        return dict(self.content["hyper_parameters"])
+        # The command line leaves a name of its own.
+        return {name: value for name, value in self.content["hyper_parameters"].items() if not name.startswith("_")}
 
     def plot(self) -> "Figure":
         """The curves as a figure."""

@@ -12,6 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import mlp_lightning
+from mlp_lightning.data import load_dataset
 from mlp_lightning.errors import UserError
 from mlp_lightning.training.module import MLPModule
 from mlp_lightning.training.recipes import DEFAULTS
@@ -98,6 +99,20 @@ def test_check_proves_its_weights_and_sees_a_wrong_gradient(model, digits, monke
     monkeypatch.setattr(SoftmaxCrossEntropy, "backward", lambda self, *args: backward(self, *args) * 1.01)
     assert not model.check(*(part[:9] for part in digits))
     assert capsys.readouterr().out == ""
+
+
+def test_a_checkpoint_of_fit_is_proven_explained_and_resumed(run_main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--config", "fast.yaml", "--model.hidden", "[8]", "--trainer.enable_progress_bar", "false"]
+    run_main("fit", *small, "--trainer.max_epochs", 1)
+    loaded = mlp_lightning.load("best")
+    data = load_dataset("mnist", None)
+    x, y = data.test_x[:40].view(-1, 28, 28), data.test_y[:40]
+    assert loaded.check(x, y)
+    assert "784-8-10, relu" in str(loaded.explain(x, y))
+    run_main("fit", *small, "--trainer.max_epochs", 2, "--ckpt_path", loaded.save("copy.ckpt"))
+    resumed = mlp_lightning.load("last").content
+    assert resumed["global_step"] == 2 * loaded.content["global_step"]
 
 
 def test_explain_shows_the_logits_of_its_sample(model, digits, tmp_path):

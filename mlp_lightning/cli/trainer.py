@@ -34,18 +34,18 @@ class CommandTrainer(Trainer):
                 trainer.engine.
         """
         from mlp_lightning.commands.check.command import STEPS, check
-        from mlp_lightning.training.setup import stand
+        from mlp_lightning.training.setup import set_up
 
-        standing = stand(self, model, datamodule, ckpt_path)
-        batches = [batch for batch, _ in zip(standing.batches, range(STEPS), strict=False)]
+        setup = set_up(self, model, datamodule, ckpt_path)
+        batches = [batch for batch, _ in zip(setup.batches, range(STEPS), strict=False)]
         if self.minibatches_per_update > 1:
             print(f"{self._accumulation}; here each is an update of its own\n")
         passed = check(
             model,
             batches,
             precision=self.precision,
-            steps_per_epoch=standing.steps_per_epoch,
-            total_steps=standing.total_steps,
+            steps_per_epoch=setup.steps_per_epoch,
+            total_steps=setup.total_steps,
             engine=engine or self.engine,
         )
         if not passed:

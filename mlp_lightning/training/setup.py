@@ -1,4 +1,4 @@
-"""Stand a module on its data as a fit would, without training: for commands that look at a step."""
+"""Set a module up on its data as a fit would, without training: for commands that look at a step."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,15 @@ from mlp_lightning.training.module import MLPModule
 
 
 @dataclass(frozen=True)
-class Stand:
-    """What a training would go through: the minibatches of an epoch, and its length in steps, which are updates."""
+class Setup:
+    """The minibatches of an epoch, and the length of the training in updates."""
 
     batches: Batches
     steps_per_epoch: int
     total_steps: float
 
 
-def stand(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_path: str | None) -> Stand:
+def set_up(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_path: str | None) -> Setup:
     """Load the data, build the network at the trainer's precision on its device, and load a checkpoint's weights.
 
     Raises:
@@ -40,7 +40,7 @@ def stand(trainer: pl.Trainer, module: MLPModule, datamodule: DataModule, ckpt_p
         _load_weights(module, ckpt_path)
     trainer.precision_plugin.convert_module(module).to(trainer.strategy.root_device)
     length = length_of(trainer, limited(len(batches), trainer.limit_train_batches))
-    return Stand(batches, length.steps_per_epoch, length.steps)
+    return Setup(batches, length.steps_per_epoch, length.steps)
 
 
 def _load_weights(module: MLPModule, ckpt_path: str) -> None:

@@ -20,7 +20,7 @@ from mlp_lightning.nn import MLP
 from mlp_lightning.nn.draws import Draws
 from mlp_lightning.nn.training_pass import TrainingPass
 from mlp_lightning.training.module import MLPModule
-from mlp_lightning.training.setup import stand
+from mlp_lightning.training.setup import set_up
 
 
 def explain(
@@ -47,18 +47,18 @@ def explain(
         UserError: a sample that is not there, a page that cannot be written, a checkpoint that does not fit, or more
             than one device.
     """
-    standing = stand(trainer, module, datamodule, ckpt_path)
-    index, batch, row = find_minibatch(standing.batches, sample)
+    setup = set_up(trainer, module, datamodule, ckpt_path)
+    index, batch, row = find_minibatch(setup.batches, sample)
     x = trainer.precision_plugin.convert_input(batch.x)
     data = datamodule.data
-    factor = module.make_schedule(standing.steps_per_epoch, standing.total_steps)(0)
+    factor = module.make_schedule(setup.steps_per_epoch, setup.total_steps)(0)
     y = batch.targets(data.n_classes, x.dtype)
     # Only grey pictures are drawn as such: others are shown as the numbers that they are.
     image_shape = (data.image_shape[0], data.image_shape[1]) if len(data.image_shape) == 2 else None
     class_names = data.class_names
     steps = walk(module, x, y, row, step=index, lr_factor=factor, image_shape=image_shape, class_names=class_names)
 
-    last = len(standing.batches) - 1
+    last = len(setup.batches) - 1
     sizes = "-".join(map(str, module.network.sizes))
     facts = [
         ("network", f"{sizes}, {module.hparams['activation']}, {module.network.flat.dtype}".replace("torch.", "")),

@@ -395,7 +395,7 @@ class CLI(LightningCLI):
             raise
 
     def before_fit(self) -> None:
-        """Take the run's folder, and note where the training starts from, for one that goes on after it."""
+        """Take the run's folder, and note where the training starts from, for a run that resumes from it."""
         keep_freed_memory()
         logger, folder = tensorboard_logger(self.trainer), run_folder(self.trainer)
         if isinstance(logger, RunLogger):

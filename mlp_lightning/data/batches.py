@@ -130,7 +130,7 @@ class Batches:
         # A generator: Lightning asks for the iterator before it announces the epoch, and nothing here runs until the
         # first minibatch is asked for.
         # A checkpoint at the end of an epoch that Lightning cut short was made after a position that looks like one in
-        # the middle: only the same epoch goes on from it.
+        # the middle: only the same epoch resumes from it.
         first = self._resume_at if self._epoch == self._resume_epoch else 0
         self._resume_at = 0
         if self.shuffle or isinstance(self.x, MappedRows):

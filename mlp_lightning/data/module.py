@@ -169,7 +169,7 @@ class DataModule(pl.LightningDataModule):
         """
         self._trained = trained_on(description)
 
-    def go_on(self, description: Mapping[str, Any], stage: str) -> None:
+    def resume(self, description: Mapping[str, Any], stage: str) -> None:
         """Read again by ``read_as`` what was read and split without the checkpoint that is now loaded."""
         if self.dataset not in OWN or self._trained is not None or "rows" not in description:
             return

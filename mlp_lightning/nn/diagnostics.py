@@ -134,7 +134,7 @@ class NoiseScale:
         """Both sums, for a checkpoint."""
         return [self._squared_gradient, self._trace]
 
-    def go_on(self, state: list[float]) -> None:
+    def resume(self, state: list[float]) -> None:
         """Take up the sums of another."""
         self._squared_gradient, self._trace = state
 

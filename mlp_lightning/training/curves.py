@@ -49,7 +49,7 @@ class Curves:
             name: [reduce(_as_tensor(part, self._device).clone()) for part in pair] for name, pair in self._sums.items()
         }
 
-    def go_on(self, window: dict[str, list[Tensor]]) -> None:
+    def resume(self, window: dict[str, list[Tensor]]) -> None:
         """Take up the sums of ``window``."""
         self._sums = {name: list(pair) for name, pair in window.items()}
 

@@ -465,7 +465,7 @@ class MLPModule(ConfiguredModule):
             self._build(tuple(checkpoint["sizes"]))
         datamodule = None if self._trainer is None else own_data(self.trainer)
         if datamodule is not None and "data" in checkpoint and self.trainer.state.fn is not None:
-            datamodule.go_on(checkpoint["data"], self.trainer.state.fn.value)
+            datamodule.resume(checkpoint["data"], self.trainer.state.fn.value)
         # Those of a training that goes on follow from its data, as they did when it began.
         if self.hparams["class_weights"] == "balanced" and self.class_weights is None:
             self.weigh(checkpoint.get("class_weights"))
@@ -485,7 +485,7 @@ class MLPModule(ConfiguredModule):
         # What was validated last, should nothing be left to train.
         self.results |= checkpoint.get("results", {})
         self.counts |= checkpoint.get("counts", {})
-        self.curves.go_on(self._own_window(checkpoint["window"], checkpoint.get("windows", [])))
+        self.curves.resume(self._own_window(checkpoint["window"], checkpoint.get("windows", [])))
         self._gathered = checkpoint.get("gathered", {})
 
     @classmethod

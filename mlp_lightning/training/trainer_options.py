@@ -26,7 +26,7 @@ AT_LEAST_ONE = ("log_every_n_steps", "check_val_every_n_epoch", "min_epochs", "m
 
 
 def check_trainer_options(options: Namespace) -> None:
-    """Raise UserError for the first option that Lightning would misread or pass over."""
+    """Raise UserError for the first option that Lightning would misread or ignore."""
     if options.gradient_clip_val is not None:
         raise UserError(
             f"trainer.gradient_clip_val: got {options.gradient_clip_val}, which steps derived by hand do not see; "

@@ -238,8 +238,8 @@ def test_three_processes_reduce_once_an_update(fit, in_processes, monkeypatch, k
     path = f"{one.trainer.default_root_dir}/middle.ckpt"
     assert torch.load(path, weights_only=True)["gathered"]["count"] == 1
 
-    def go_on(rank):
+    def resume(rank):
         return everything(fit({**model, **kind}, data, ckpt_path=path, devices=2, strategy="ddp", **settings))
 
-    for result in in_processes(2, go_on):
+    for result in in_processes(2, resume):
         torch.testing.assert_close(result, everything(one), rtol=1e-12, atol=1e-12)

@@ -94,7 +94,7 @@ def test_a_window_goes_on_where_it_was_left():
         straight.add("loss", amount, 3.0)
         (left if i < 2 else resumed).add("loss", amount, 3.0)
         if i == 1:
-            resumed.go_on(left.window(as_it_is))
+            resumed.resume(left.window(as_it_is))
     assert read(resumed) == read(straight)
 
 

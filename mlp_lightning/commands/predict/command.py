@@ -92,7 +92,7 @@ def _finish(options: argparse.Namespace, reader: "Reader", results: "Results") -
     from mlp_lightning.predicting.prediction import check_readable
 
     if not options.skip_unreadable:
-        check_readable(reader.unreadable, " (--skip_unreadable goes on without)")
+        check_readable(reader.unreadable, " (--skip_unreadable skips them)")
     if not results.count:
         raise UserError("--input: none of the pictures can be read")
     if options.contact_sheet is not None:

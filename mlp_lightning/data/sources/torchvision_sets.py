@@ -156,7 +156,7 @@ def _read_part(source: Source, folder: Path, train: bool, download: bool) -> _Pa
             "put whole ones there, or delete them"
         ) from error
     images = dataset.data.transpose(1, 2) if source.transposed else dataset.data
-    # A label of QMNIST is a row that begins with the class and goes on with the writer.
+    # A label of QMNIST is a row that holds the class, then the writer.
     labels = dataset.targets if dataset.targets.ndim == 1 else dataset.targets[:, 0]
     # torchvision's names are "0 - zero" for digits, and "N/A" where labels begin at 1.
     class_names = tuple(label.split(" - ")[0] for label in dataset.classes[source.first_label :])

@@ -62,15 +62,15 @@ class Health(pl.Callback):
         self._earlier: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know nothing but what a training that goes on knew."""
+        """Start empty, or with the state of the training that is resumed."""
         assert isinstance(pl_module, MLPModule)
         self._symptoms = Symptoms(len(pl_module.network.layers), pl_module.network.activation)
         self._noise_scale = NoiseScale()
         self._warnings: list[str] = []
         self._before_step = None
         if self._earlier:
-            self._symptoms.go_on(self._earlier["symptoms"])
-            self._noise_scale.go_on(self._earlier["noise_scale"])
+            self._symptoms.resume(self._earlier["symptoms"])
+            self._noise_scale.resume(self._earlier["noise_scale"])
             self._warnings += self._earlier["warnings"]
         if pl_module.device.type == "cuda":
             # The first use of each kernel loads it, which the first record would wait for.

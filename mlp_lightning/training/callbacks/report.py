@@ -28,7 +28,7 @@ VERSIONS = {
 class Report(pl.Callback):
     """Times the training, writes ``metrics.json`` and prints the table.
 
-    ``seconds`` is the wall time of the whole training, with what a checkpoint that it goes on from had taken, from the
+    ``seconds`` is the wall time of the whole training, the time before a checkpoint included, from the
     moment at which what the steps need is compiled and loaded;
     ``train_seconds`` leaves validation and its pictures out, and ``images_per_second`` is the number of training images
     that the steps of this fit saw over their share of it.

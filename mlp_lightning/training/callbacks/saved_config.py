@@ -15,7 +15,7 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, word: dumper.represen
 
 
 class SaveWholeConfig(SaveConfigCallback):
-    """Lightning's, but the file is whole at every moment: where a run goes on, it takes the place of an earlier one."""
+    """Lightning's, but the file is whole at every moment: a resumed run replaces the earlier file."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it, at the first call."""

@@ -48,7 +48,7 @@ class Symptoms:
         """What it has seen and told, for a checkpoint."""
         return {"norms": [list(norms) for norms in self._norms], "largest": self._largest, "told": sorted(self._told)}
 
-    def go_on(self, state: dict[str, Any]) -> None:
+    def resume(self, state: dict[str, Any]) -> None:
         """Take up what another has seen and told."""
         self._norms = [deque(norms, maxlen=MEDIAN_WINDOW) for norms in state["norms"]]
         self._largest, self._told = list(state["largest"]), {(kind, layer) for kind, layer in state["told"]}

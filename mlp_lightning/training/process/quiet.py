@@ -17,9 +17,9 @@ WARNINGS = (
     ),
     # The samples that validate have one order.
     (r"You requested to overfit but enabled val dataloader shuffling", UserWarning, r".*"),
-    # A run that goes on in a folder of its own keeps its best checkpoint there,
+    # A run that resumes in a folder of its own keeps its best checkpoint there,
     (r"The dirpath has changed from", UserWarning, r"lightning\.pytorch\.callbacks\.model_checkpoint"),
-    # and one that goes on in its folder finds its checkpoints.
+    # and one that resumes in its folder finds its checkpoints.
     (r"Checkpoint directory .* exists and is not empty", UserWarning, r".*"),
 )
 

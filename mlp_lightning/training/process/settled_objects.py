@@ -1,4 +1,4 @@
-"""Python's search for garbage passes over what was there before a training."""
+"""Python's search for garbage skips what was there before a training."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where a training goes on: the newest checkpoint of a config's runs that is whole."""
+"""Where a training resumes: the newest checkpoint of a config's runs that is whole."""
 
 import json
 import re
@@ -21,7 +21,7 @@ EVENTS = "events"
 
 
 class Origin(NamedTuple):
-    """The run that a checkpoint is of, and whether the training goes on in its folder."""
+    """The run that a checkpoint is of, and whether the training resumes in its folder."""
 
     run: Path
     goes_on: bool
@@ -35,7 +35,7 @@ class Origin(NamedTuple):
 def origin_of(path: Path, checkpoint: dict[str, Any], runs: Path, *, changed: bool) -> Origin | None:
     """The run under ``runs`` whose curves a training from ``checkpoint`` carries on; None for a file from elsewhere.
 
-    It goes on in the same folder unless that would mix or lose results: where options have changed, or where the run
+    It resumes in the same folder unless that would mix or lose results: where options have changed, or where the run
     has come further than a checkpoint other than its last.ckpt.
 
     Args:

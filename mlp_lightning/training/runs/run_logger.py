@@ -1,4 +1,4 @@
-"""The logger of a run: a folder of its own, or that of the run which goes on from one of its checkpoints."""
+"""The logger of a run: a folder of its own, or the folder of the run that resumes from one of its checkpoints."""
 
 import os
 from collections.abc import Mapping

@@ -208,12 +208,12 @@ def test_a_gradient_that_overflows(rule, dtype):
         layer.weight.detach().mul_(scale)
     batches = minibatches()
 
-    def go_on():
+    def resume():
         made = list(step.steps(batches, RATES, 7))
         call(step, batches[len(made) :], RATES[len(made) :], 7)
 
     with pytest.raises(NotFinite, match=r"^step 8 is not finite: the gradient of layer . overflows"):
-        go_on()
+        resume()
 
 
 def test_minibatches_of_another_kind_are_left_to_calls(dtype):

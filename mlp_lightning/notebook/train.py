@@ -103,7 +103,8 @@ def _options(options: dict[str, Any], **counts: int | None) -> dict[str, Any]:
         if count is not None and (type(count) is not int or count < 1):
             raise UserError(f"{name}: got {count}, must be a whole number of at least 1")
     chosen = {**DEFAULTS, **options}
-    chosen["hidden"] = list(chosen["hidden"])
+    hidden = chosen["hidden"]
+    chosen["hidden"] = [hidden] if isinstance(hidden, int) else list(hidden)
     check_options(chosen)
     return chosen
 

@@ -99,8 +99,10 @@ class Estimator(BaseEstimator):
             options = self._options(len(samples.y))
             if eval_set is None:
                 samples, held_out = split(samples, options["validation_fraction"], options["patience"], options["seed"])
-            else:
+            elif isinstance(eval_set, tuple) and len(eval_set) == 2:
                 held_out = self._take(*eval_set, None, again=True)
+            else:
+                raise UserError(f"eval_set: got a {type(eval_set).__name__}, must be a tuple (X, y)")
             n = len(samples.y)
             steps, dtype = -(-n // options["batch_size"]), self._dtype(options, n * options["epochs"])
             loop = new_loop(

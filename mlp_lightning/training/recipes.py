@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import Any, get_args
 
 import torch
@@ -91,6 +92,9 @@ def check_options(options: Options) -> None:
     for width in options["hidden"]:
         if width < 1:
             raise UserError(f"model.hidden: got {options['hidden']}, every width must be at least 1")
+    for name in ("dropout", "input_dropout", "clip_norm", "clip_value", "max_norm", "l1", "vat", "warmup_epochs"):
+        if not (options[name] is None or isinstance(options[name], Real)):
+            raise UserError(f"model.{name}: got {options[name]!r}, must be a number")
     for name in ("dropout", "input_dropout"):
         if not 0 <= options[name] < 1:
             raise UserError(f"model.{name}: got {options[name]}, must be in [0, 1)")

@@ -342,6 +342,7 @@ def test_scikit_learns_tools_take_it(digits):
         ({"hidden": [0]}, r"hidden: got \[0\], every width must be at least 1"),
         ({"hidden": [2.5]}, r"hidden: got \[2.5\], must be whole numbers"),
         ({"dropout": 1.0}, r"dropout: got 1.0, must be in \[0, 1\)"),
+        ({"dropout": "a"}, "^dropout: got 'a', must be a number"),
         ({"activation": "relux"}, "^activation: got relux, must be one of sigmoid, tanh"),
         ({"optimizer": "adamx"}, "optimizer: got adamx, must be one of sgd"),
         ({"optimizer": "sgd", "beta1": 0.9}, "beta1: got 0.9, but sgd does not take it; it takes momentum"),
@@ -367,6 +368,12 @@ def test_a_wrong_parameter_is_one_line(table, parameters, message):
     with pytest.raises(ValueError, match=message) as error:
         MLPClassifier(**{"epochs": 20, **parameters}).fit(x, y)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_eval_set_is_a_pair(table):
+    x, y, _ = table
+    with pytest.raises(ValueError, match=r"eval_set: got a list, must be a tuple \(X, y\)"):
+        MLPClassifier().fit(x, y, eval_set=[(x, y)])
 
 
 @pytest.mark.parametrize("options", [{"schedule": "cosine"}, {"averaging": "swa"}], ids=str)

@@ -85,6 +85,8 @@ class Batches:
     """
 
     batch_sampler = None
+    # Each a ``Batch``, all of one size but the last of an epoch.
+    hands_out_batches = True
 
     def __init__(
         self,

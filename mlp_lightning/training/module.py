@@ -207,8 +207,9 @@ class MLPModule(ConfiguredModule):
     def makes_many(self) -> bool:
         """Whether ``hand_steps`` can make several steps at a time."""
         is_own = getattr(self.hand_step, "__func__", None) is MLPModule.hand_step
-        is_alike = isinstance(self.trainer.train_dataloader, Batches)
-        if self._averaging is not None or not (is_own and is_alike) or self.engine.one_by_one is not None:
+        # A loader of anyone else's hands out minibatches of any kind and size.
+        is_ours = getattr(self.trainer.train_dataloader, "hands_out_batches", False)
+        if self._averaging is not None or not (is_own and is_ours) or self.engine.one_by_one is not None:
             return False
         return self.engine.evaluates_steps or not self._validates_within_steps
 

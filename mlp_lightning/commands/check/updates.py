@@ -51,6 +51,7 @@ class _StopAt(pl.Callback):
 class _Minibatches(pl.LightningDataModule):
     """An epoch of the user's length in which the minibatches at hand come over and over."""
 
+    hands_out_batches = True
     # No minibatch brings samples that validate, whatever the user's split.
     validation = "holdout"
 

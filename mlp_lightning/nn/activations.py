@@ -152,7 +152,7 @@ def mish_forward(z: Tensor) -> Tensor:
     """a = z t, t = tanh(log(1 + eᶻ)) (Misra 2019), computed as t = σ (1 + u) / (1 + u²) with u = 1 − σ(z)."""
     sigma = torch.sigmoid(z)
     u = 1 - sigma
-    return sigma.mul_(1 + u).div_(1 + u * u).mul_(z)
+    return z * (sigma * (1 + u) / (1 + u * u))
 
 
 def mish_backward(da: Tensor, z: Tensor, a: Tensor) -> Tensor:

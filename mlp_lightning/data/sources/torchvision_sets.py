@@ -245,7 +245,13 @@ def _download_cifar(dataset_class: Any, folder: Path) -> None:
 
 @contextmanager
 def _archives_within_their_folder() -> Iterator[None]:
-    """Let torchvision unpack no member that would land elsewhere; a zip's never do. Python 3.14 does so by itself."""
+    """Let torchvision unpack no member that would land elsewhere; a zip's never do. Python 3.14 does so by itself.
+
+    Raises:
+        UserError: Python is older than 3.11.4, which brought the check of members.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError("data.dataset: an archive is unpacked safely from Python 3.11.4 on; unpack it by hand")
     before = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:

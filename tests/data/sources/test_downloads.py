@@ -15,6 +15,7 @@ import pytest
 from torchvision import datasets
 
 from mlp_lightning.data import load_dataset
+from mlp_lightning.data.sources import torchvision_sets
 from mlp_lightning.errors import UserError
 
 
@@ -170,3 +171,10 @@ def test_no_member_of_a_zip_lands_outside(
     place = str((root / "EMNIST").relative_to(tmp_path))
     assert all(name.startswith(place) for name in below(tmp_path) - before)
     assert not Path("/tmp/mlp_lightning_evil").exists()
+
+
+def test_a_python_that_checks_no_members_is_refused(monkeypatch):
+    monkeypatch.delattr("tarfile.data_filter")
+    unpacks = torchvision_sets._archives_within_their_folder()
+    with pytest.raises(UserError, match=r"^data\.dataset: an archive is unpacked safely from Python 3\.11\.4 on"):
+        unpacks.__enter__()

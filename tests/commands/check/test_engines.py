@@ -61,6 +61,7 @@ def plant(folder: Path, file: str, right: str, wrong: str) -> Path:
             ["--model.schedule", "cosine"],
             "groups",
             id="coefficients a step late",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "steps.c",
@@ -69,6 +70,7 @@ def plant(folder: Path, file: str, right: str, wrong: str) -> Path:
             [],
             "groups",
             id="another minibatch",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "adam.c",
@@ -77,6 +79,7 @@ def plant(folder: Path, file: str, right: str, wrong: str) -> Path:
             ["--model.optimizer", "adam"],
             "groups",
             id="eps of adam in groups",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "passes_f32.c",
@@ -85,6 +88,7 @@ def plant(folder: Path, file: str, right: str, wrong: str) -> Path:
             [],
             "gradient of layers.0.bias, steps 1–20 (updates, float32)",
             id="biases",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "passes_f32.c",

@@ -40,7 +40,18 @@ OPTIMIZERS = {
 def test_in_a_process_of_its_own():
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    arguments = [sys.executable, "-m", "pytest", "-m", "interpreter", "-n", "0", "-p", "no:cacheprovider", __file__]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "interpreter and not slow",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+    ]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
@@ -273,7 +284,7 @@ def checked(capsys, optimizer):
 
 
 @interpreted
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_check_proves_the_kernels(as_on_gpu, capsys, optimizer):
     assert checked(capsys, optimizer)[0]
 
@@ -295,6 +306,7 @@ def test_check_proves_the_kernels(as_on_gpu, capsys, optimizer):
             "adam",
             "layers.0.weight, step 1 (updates, float32, engine triton)",
             id="denominator of adam",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -37,22 +37,13 @@ OPTIMIZERS = {
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU itself")
-def test_in_a_process_of_its_own():
+@pytest.mark.parametrize("tests", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_in_a_process_of_its_own(tests):
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    arguments = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "interpreter and not slow",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-    ]
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    arguments = ["-m", f"interpreter and {tests}", "-n", "0", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 

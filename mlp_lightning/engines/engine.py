@@ -73,9 +73,8 @@ class Engine:
         self.samples_seen = 0
         self._last: tuple[float | Tensor, float | Tensor] = 0.0, 1.0
         self._draws = Draws(recipe.seed, "vat", network.flat.device)
-        restores = self.gathered is not None and recipe.nonfinite == "skip" and network.running is not None
-        # Of batch norm, from before the first minibatch of an update that may be skipped.
-        self._running_before = None if not restores else network.running
+        # Batch norm's statistics, from before the first minibatch of an update that may be skipped.
+        self._running_before: Tensor | None = None
         one = recipe.loss.normalizer(network.flat.new_empty(1, network.sizes[-1]), network.flat.new_zeros(1).long())
         # Where every sample counts alike the processes need not ask each other for the whole minibatch's.
         self._normalizer_of_one = None if isinstance(one, Tensor) else one
@@ -182,7 +181,7 @@ class Engine:
             # The sums are gathered, and the update divides.
             dloss, dloss_of_adversary = self._dloss(1.0, logits), self._dloss(batch.size / whole, logits)
             adds = gathered.count > 0
-            if self.network.running is not None and self._running_before is not None and not adds:
+            if self.network.running is not None and self.finiteness.skips and not adds:
                 self._running_before = self.network.running.clone()
             gathered.add(whole)
         dlogits = self.loss.backward(cache, dloss)

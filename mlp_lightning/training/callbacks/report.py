@@ -133,7 +133,8 @@ class Report(pl.Callback):
         if logger is None:
             return
         given = {**module.hparams, **trainer.datamodule.hparams}  # type: ignore[attr-defined]
-        given |= {name: self.metrics[name] for name in ("engine",) if name in self.metrics}
+        if "engine" in self.metrics:
+            given["engine"] = self.metrics["engine"]
         options = {
             name: value if isinstance(value, bool | int | float) else str(value)
             for name, value in given.items()

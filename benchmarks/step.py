@@ -15,7 +15,8 @@ from steps import FLOOR, STEPS
 from timing import in_turn, ratio, seconds_a_call, spread
 from torch import Tensor
 
-from mlp_lightning.training.groups import GROUPED_ROWS, STEPS_PER_EXECUTION
+from mlp_lightning.data.batches import GROUPED_ROWS
+from mlp_lightning.training.groups import STEPS_PER_EXECUTION
 
 
 def seconds_a_step(steps: Callable[[Tensor, Tensor, int], None], x: Tensor, y: Tensor, at_least: float) -> float:

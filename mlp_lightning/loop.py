@@ -8,17 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mlp_lightning.data.batches import GATHERED_ROWS, Batch, Batches
+from mlp_lightning.data.batches import GROUPED_ROWS, Batch, Batches
 from mlp_lightning.engines.choice import AUTO, choose
 from mlp_lightning.engines.engine import Engine
 from mlp_lightning.engines.passes import FEW_ROWS, Evaluator
 from mlp_lightning.engines.recipe import StepRecipe
 from mlp_lightning.nn import MLP
-from mlp_lightning.optim.averaging import Averaging, average_
+from mlp_lightning.optim.averaging import Averaging, average_network_
 from mlp_lightning.optim.schedules import Schedule
 
-# Samples of minibatches that an engine gets at once.
-GROUPED_ROWS = 2 * GATHERED_ROWS
 # Samples that are evaluated at once.
 EVALUATED_ROWS = 1024
 
@@ -90,10 +88,8 @@ class Loop:
     def _average(self, step: int) -> None:
         if self.averaging is None:
             return
-        share, average = self.averaging[0](step), self.averaging[1]
-        average_(average.flat, self.network.flat, share)
-        if average.running is not None and self.network.running is not None:
-            average_(average.running, self.network.running, share)
+        averaging, average = self.averaging
+        average_network_(average, self.network, averaging(step))
 
     @property
     def network(self) -> MLP:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from mlp_lightning.nn.flat_storage import FlatStorage
 from mlp_lightning.optim.ranges import require_decay_rate, require_int
 
 Averaging = Callable[[int], float]
@@ -51,3 +52,13 @@ def swa(first_step: int) -> Averaging:
 def average_(average: Tensor, newest: Tensor, weight: float) -> Tensor:
     """θ̄ ← θ̄ + w (θ − θ̄), in place, for w in [0, 1]; both of one shape, dtype and device."""
     return average.lerp_(newest, weight)
+
+
+def average_network_(average: FlatStorage, newest: FlatStorage, weight: float) -> None:
+    """``average_`` of a network's parameter and, with batch norm, of its running statistics.
+
+    The statistics are those of each step's weights: averaged likewise, they follow the average of the weights.
+    """
+    average_(average.flat, newest.flat, weight)
+    if average.running is not None and newest.running is not None:
+        average_(average.running, newest.running, weight)

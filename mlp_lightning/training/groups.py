@@ -18,7 +18,7 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.utilities.combined_loader import _MaxSizeCycle
 
-from mlp_lightning.data.batches import GATHERED_ROWS, Batch
+from mlp_lightning.data.batches import GROUPED_ROWS, Batch
 from mlp_lightning.training.callbacks.health import Health
 from mlp_lightning.training.callbacks.interruption import Interruption
 from mlp_lightning.training.callbacks.progress_bar import GroupProgressBar
@@ -29,8 +29,6 @@ from mlp_lightning.training.module import MLPModule
 SECONDS_PER_EXECUTION = 0.1
 # Processes that count on each other must not look at clocks.
 STEPS_PER_EXECUTION = 50
-# Samples of minibatches that are handed over together: the fewer of these calls, the less they cost.
-GROUPED_ROWS = 2 * GATHERED_ROWS
 # Their own hooks do nothing at other steps than those that end a group.
 AWAITING = (
     Callback,

@@ -24,7 +24,7 @@ from mlp_lightning.engines.recipe import StepRecipe, Workers
 from mlp_lightning.errors import UserError
 from mlp_lightning.files.checkpoint_file import read_checkpoint
 from mlp_lightning.optim import UpdateRule
-from mlp_lightning.optim.averaging import average_
+from mlp_lightning.optim.averaging import average_network_
 from mlp_lightning.training.configured import ConfiguredModule
 from mlp_lightning.training.curves import check_finite, means
 from mlp_lightning.training.evaluation import Evaluation, accuracy, mean_output
@@ -245,11 +245,7 @@ class MLPModule(ConfiguredModule):
     def _average(self, step: int) -> None:
         """Let the averages follow an update that was made."""
         if self._averaging is not None:
-            share = self._averaging(step)
-            average_(self.averaged_network.flat, self.network.flat, share)
-            # Batch norm's statistics are those of each step's weights: averaged likewise, they follow the average.
-            if self.averaged_network.running is not None and self.network.running is not None:
-                average_(self.averaged_network.running, self.network.running, share)
+            average_network_(self.averaged_network, self.network, self._averaging(step))
 
     def _look(self) -> None:
         """Find what the steps' own looks pass over or have not read yet; raises NotFinite."""
